@@ -1,0 +1,85 @@
+//! How the agent is meant to run: defaults, YAML file, `MOUNTWARDEN_*` environment, flags; later ones win.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Time between two probes of a healthy target.
+    pub interval: Duration,
+    /// Deadline of one probe.
+    pub timeout: Duration,
+    /// A probe that takes longer is slow.
+    pub slow: Duration,
+    /// Longest time between two probes of a dead target.
+    pub backoff_max: Duration,
+    /// Entries remembered per target to notice that the filesystem behind it was replaced; 0 turns that off.
+    pub sentinels: usize,
+    /// Workers kept ready.
+    pub workers_warm: usize,
+    /// Workers that may be busy or stuck at a time.
+    pub workers_max: usize,
+    /// The same per owner (pod, else source).
+    pub workers_per_owner: usize,
+    /// Young probes (below `slow`) in flight per server.
+    pub probes_per_server: usize,
+    /// Address of `/metrics`, `/healthz`, `/readyz`.
+    pub listen: String,
+    /// Address of `/` and `/api/v1/mounts`, which name pods and exports; empty turns it off.
+    pub listen_ui: String,
+    /// Where proc is mounted.
+    pub proc_root: PathBuf,
+    /// Name of the node; empty: the host name.
+    pub node_name: String,
+    /// Filesystem types to watch beyond, or instead of, the known network types (glob).
+    pub include_fstype: Vec<String>,
+    /// Filesystem types to leave out (glob).
+    pub exclude_fstype: Vec<String>,
+    /// Mountpoints to watch (glob); empty: all.
+    pub include_mount: Vec<String>,
+    /// Mountpoints to leave out (glob).
+    pub exclude_mount: Vec<String>,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
+    /// A tracing filter (`info`, `mountwarden=debug`).
+    pub log_level: String,
+    /// Detectors that are switched off, for the tests that prove that each is needed.
+    pub without: Vec<String>,
+}
+
+/// Format of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(5),
+            slow: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(120),
+            sentinels: 4,
+            workers_warm: 8,
+            workers_max: 128,
+            workers_per_owner: 32,
+            probes_per_server: 16,
+            listen: ":12049".to_owned(),
+            listen_ui: "127.0.0.1:12050".to_owned(),
+            proc_root: PathBuf::from("/proc"),
+            node_name: String::new(),
+            include_fstype: Vec::new(),
+            exclude_fstype: Vec::new(),
+            include_mount: Vec::new(),
+            exclude_mount: Vec::new(),
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            without: Vec::new(),
+        }
+    }
+}

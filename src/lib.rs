@@ -1,0 +1,33 @@
+//! mountwarden watches the network mounts of a node and says which are hung, stale, lost, read-only, full or denied,
+//! and why.
+//!
+//! The flow, and the rooms in its order:
+//!
+//! | step | module | touches |
+//! |---|---|---|
+//! | discover | [`mounts`] | own and PID 1's mountinfo |
+//! | probe | [`probe`], [`server`] | the mounts (in worker processes only), the servers' ports |
+//! | judge | [`verdict`] | nothing: evidence and time in, verdict out |
+//! | report | [`snapshot`], [`metrics`], [`http`], [`cli`] | memory and sockets |
+//!
+//! [`agent`] builds these parts and owns the loop; [`config`] says how it is meant to run.
+//!
+//! Tenets:
+//! 1. Only a probe worker process touches a monitored mount. A hung mount costs one small process and nothing else.
+//! 2. A scrape reads memory only.
+//! 3. Unknown is a value, and it is not "healthy".
+//! 4. A missed deadline is evidence only when the worker really sat in the kernel and our own clock was on time.
+//! 5. Every limit and every loss of the agent is a metric.
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod localfs;
+pub mod logging;
+pub mod metrics;
+pub mod mounts;
+pub mod probe;
+pub mod server;
+pub mod snapshot;
+pub mod verdict;

@@ -1,0 +1,111 @@
+//! What is mounted here: mountinfo bytes in, [`Mount`]s out.
+//!
+//! Everything in this room is read from `/proc`; no call in it takes a path on a monitored mount.
+
+pub mod efs;
+pub mod filter;
+pub mod kind;
+pub mod mountinfo;
+pub mod mountstats;
+pub mod octal;
+pub mod source;
+pub mod table;
+pub mod watch;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use kind::Kind;
+pub use source::Origin;
+
+/// `st_dev` of a superblock as mountinfo prints it: what the kernel shares between all mounts of one filesystem.
+///
+/// Reused at once after an unmount, so it identifies a superblock only together with the rest of a target's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Dev {
+    /// Major number; 0 for filesystems without a block device.
+    pub major: u32,
+    /// Minor number; for FUSE also the number of its connection under `/sys/fs/fuse/connections`.
+    pub minor: u32,
+}
+
+impl fmt::Display for Dev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// Which mount table a mount was read from, and so how a worker reaches its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// The agent's own mount namespace: paths are used as they are.
+    Own,
+    /// PID 1's mount namespace, different from the agent's: paths are reached through `/proc/1/root`.
+    Host,
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)), unescaped, with what follows from it.
+///
+/// Paths and names are bytes of the kernel, not text: they may hold newlines and bytes that are not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Mount id; unique at one moment, reused at once after an unmount.
+    pub id: u64,
+    /// Mount id of the parent mount (its own id for the root of the tree).
+    pub parent: u64,
+    /// Superblock.
+    pub dev: Dev,
+    /// Root of the mount within its filesystem; `/` for every NFS mount, whatever directory is mounted.
+    pub root: OsString,
+    /// Where it is mounted, in the namespace of `view`.
+    pub mountpoint: PathBuf,
+    /// Filesystem type as the kernel names it (`nfs4`, `fuse.sshfs`).
+    pub fstype: String,
+    /// Source as the kernel names it (`srv:/export`, `//srv/share`).
+    pub source: OsString,
+    /// Per-mount options (`rw,relatime`), in their order.
+    pub options: OsString,
+    /// Options of the superblock (`rw,vers=4.1,hard,addr=10.0.0.1`), in their order.
+    pub super_options: OsString,
+    /// What kind of network filesystem it is; `None` for local ones.
+    pub kind: Option<Kind>,
+    /// Server, export, transport and proxy as parsed from source and options.
+    pub origin: Origin,
+    /// The namespace it was read from.
+    pub view: View,
+    /// A later mount on the same path, or on a parent directory, hides it: its path leads elsewhere.
+    pub hidden_by: Option<u64>,
+}
+
+impl Mount {
+    /// Value of a superblock option (`vers`, `timeo`); the last one wins, as in the kernel.
+    #[must_use]
+    pub fn super_option(&self, name: &str) -> Option<String> {
+        find_option(&self.super_options, name).map(|value| value.unwrap_or_default())
+    }
+
+    /// Whether a flag without a value (`hard`, `ro`) stands among the superblock's options.
+    #[must_use]
+    pub fn has_super_option(&self, name: &str) -> bool {
+        find_option(&self.super_options, name).is_some()
+    }
+
+    /// The mount or its superblock is read-only.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        find_option(&self.options, "ro").is_some() || self.has_super_option("ro")
+    }
+}
+
+fn find_option(options: &OsString, name: &str) -> Option<Option<String>> {
+    let text = options.to_string_lossy();
+    text.rsplit(',').find_map(|option| match option.split_once('=') {
+        Some((key, value)) if key == name => Some(Some(value.to_owned())),
+        None if option == name => Some(None),
+        _ => None,
+    })
+}

@@ -1,0 +1,185 @@
+//! What the agent knows at one moment: immutable, made by the agent's loop, read by `/metrics`, the pages, `check` and
+//! `status`. Serialised it is the document of `/api/v1/mounts` and of `--json` (described in `docs/api.md`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mounts::Origin;
+use crate::verdict::{Cause, Finding, Severity, State};
+
+/// Version of the JSON document; raised only when a field changes its meaning or goes away.
+pub const SCHEMA: &str = "mountwarden.io/mounts/v1";
+
+/// Seconds since the epoch, with fraction. Wall clock: for people and metrics, never for deadlines.
+pub type UnixSeconds = f64;
+
+/// Everything the agent says about its mounts and about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of mountwarden.
+    pub version: String,
+    /// Name of the node, from `--node-name` or the host name.
+    pub node: String,
+    /// When this snapshot was made.
+    pub generated: UnixSeconds,
+    /// The first pass over all mounts is done.
+    pub ready: bool,
+    /// Probe interval in seconds.
+    pub interval_seconds: f64,
+    /// Probe deadline in seconds.
+    pub timeout_seconds: f64,
+    /// Number of mounts by state word; every state is present.
+    pub summary: BTreeMap<String, usize>,
+    /// The targets, ordered by mountpoint.
+    pub mounts: Vec<MountStatus>,
+    /// autofs triggers: shown, never touched.
+    pub autofs: Vec<AutofsTrigger>,
+    /// How the agent itself does.
+    pub agent: AgentStats,
+}
+
+/// One target: what one probe answers for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MountStatus {
+    /// Label of the mountpoint: the path of the first member, pod UID replaced by `*`, bytes that are not UTF-8 as `\xNN`.
+    pub mountpoint: String,
+    /// Label of the source (a local proxy decoded).
+    pub source: String,
+    /// Filesystem type.
+    pub fstype: String,
+    /// All paths that share the target (at most 64 are listed; `path_count` counts all).
+    pub paths: Vec<String>,
+    /// How many paths share the target.
+    pub path_count: usize,
+    /// `st_dev` as `major:minor`.
+    pub dev: String,
+    /// Server, export, version, mode.
+    pub origin: Origin,
+    /// Its state.
+    pub state: State,
+    /// Why, when it is not healthy.
+    pub cause: Option<Cause>,
+    /// Since when it is in this state.
+    pub since: UnixSeconds,
+    /// What was seen, in one sentence.
+    pub evidence: String,
+    /// What to do, in one sentence with the command; empty when healthy.
+    pub advice: String,
+    /// The verdict is another target's of the same superblock, whose probe is blocked.
+    pub inherited: bool,
+    /// Findings beside the state.
+    pub findings: Vec<Finding>,
+    /// How long the present probe, or the last one that missed its deadline, has been blocked; 0 when it answers.
+    pub blocked_seconds: f64,
+    /// When the last probe ended, and when one last answered well.
+    pub last_probe: Option<UnixSeconds>,
+    /// When a probe last answered well.
+    pub last_success: Option<UnixSeconds>,
+    /// Duration of each step of the last probe, in the order of the steps.
+    pub steps: Vec<StepStatus>,
+    /// Probes by result word since the target is known.
+    pub probes: BTreeMap<String, u64>,
+    /// Transitions into each state since the target is known.
+    pub transitions: BTreeMap<String, u64>,
+    /// Sum of the time that probes of this target were blocked past the deadline, in seconds.
+    pub blocked_seconds_total: f64,
+    /// The recorded decision: replaying it gives the same verdict (`verdict::judge::replay`).
+    pub decision: Option<serde_json::Value>,
+}
+
+impl MountStatus {
+    /// Severity of its state.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.state.severity()
+    }
+}
+
+/// One step of the last probe.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepStatus {
+    /// The step's word (`statx_root`, `sentinel`, `statfs`).
+    pub step: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Name of the errno, if it failed (`ESTALE`).
+    pub error: Option<String>,
+}
+
+/// An autofs mount point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutofsTrigger {
+    /// Where it is.
+    pub mountpoint: String,
+    /// Its map, as the kernel names it.
+    pub source: String,
+}
+
+/// The agent's own health, limits and losses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentStats {
+    /// Workers waiting for work.
+    pub workers_idle: u64,
+    /// Workers that run a probe.
+    pub workers_busy: u64,
+    /// Workers that were killed and have not died yet.
+    pub workers_stuck: u64,
+    /// Workers killed because they missed their deadline.
+    pub workers_killed_total: u64,
+    /// Workers started.
+    pub workers_started_total: u64,
+    /// Workers that ended by themselves, or by somebody else's signal.
+    pub workers_lost_total: u64,
+    /// Replies that did not follow the wire format (nonsense, late, twice).
+    pub worker_protocol_errors_total: u64,
+    /// Workers that could not be started (no descriptors, no memory).
+    pub worker_spawn_errors_total: u64,
+    /// Probes not run because no worker was allowed (`worker_cap`).
+    pub worker_cap_hits_total: u64,
+    /// Probes thrown away because the agent itself was late.
+    pub overloads_total: u64,
+    /// Lines of mountinfo that could not be read as such.
+    pub mountinfo_errors_total: u64,
+    /// Reads of the mount table that failed as a whole.
+    pub mountinfo_read_errors_total: u64,
+    /// Reads of the mount table.
+    pub mountinfo_reads_total: u64,
+    /// Mounts in the table, of all kinds.
+    pub mountinfo_mounts: u64,
+    /// Log lines dropped because nobody read them.
+    pub log_dropped_total: u64,
+    /// HTTP connections refused because too many were open.
+    pub http_refused_total: u64,
+    /// The configuration in force is the newest one read (0 after a bad SIGHUP).
+    pub config_ok: bool,
+    /// Re-reads of the configuration by result.
+    pub config_reloads_total: u64,
+    /// Duration of the longest delay of the agent's own loop in the last interval, in seconds.
+    pub loop_delay_seconds: f64,
+    /// Histograms of probe durations by (server, step).
+    pub durations: Vec<DurationHistogram>,
+}
+
+/// Durations of one step against one server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DurationHistogram {
+    /// Server as mounted.
+    pub server: String,
+    /// The step's word.
+    pub step: String,
+    /// Observations at most as long as the bound of the same index in [`DurationHistogram::BOUNDS`]; cumulative.
+    pub buckets: Vec<u64>,
+    /// All observations.
+    pub count: u64,
+    /// Sum of the durations in seconds.
+    pub sum: f64,
+}
+
+impl DurationHistogram {
+    /// Upper bounds of the buckets in seconds: a healthy GETATTR is below 1 ms, the default deadline is 5 s.
+    pub const BOUNDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0];
+}
