@@ -23,3 +23,16 @@ pub fn read_kernel_file(path: &Path) -> io::Result<Vec<u8>> {
 pub fn open_kernel_file(path: &Path) -> io::Result<File> {
     File::open(path)
 }
+
+/// Number of entries of a kernel directory (`/proc/self/fd`).
+///
+/// # Errors
+/// What open(2) or getdents(2) say.
+pub fn count_kernel_dir(path: &Path) -> io::Result<usize> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(path)? {
+        entry?;
+        count += 1;
+    }
+    Ok(count)
+}

@@ -1,0 +1,231 @@
+//! The one list of every metric: `collector` fills it, `docs` prints it, tests compare both with it.
+
+/// What a metric's numbers mean to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; starts at 0 with the agent, or with the target.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Cumulative buckets, sum and count.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of a `# TYPE` line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a user may build on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stability {
+    /// Name, labels and meaning change only with a new major version.
+    Stable,
+    /// May change with any version; the change log says so.
+    Experimental,
+}
+
+impl Stability {
+    /// The word of the documentation.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stability::Stable => "stable",
+            Stability::Experimental => "experimental",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// Base unit in words; empty for counts and flags.
+    pub unit: &'static str,
+    /// Label names, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// What it says, in one line.
+    pub help: &'static str,
+    /// What a user may build on.
+    pub stability: Stability,
+}
+
+impl Metric {
+    /// One series (or a few) per target, so that it carries [`TRIPLE`].
+    #[must_use]
+    pub fn per_mount(&self) -> bool {
+        self.labels.starts_with(&TRIPLE)
+    }
+}
+
+/// The labels of every per-mount series, unique per agent.
+pub const TRIPLE: [&str; 3] = ["mountpoint", "source", "fstype"];
+
+/// Declares each metric and puts it into [`ALL`], so that no metric can be missing there.
+macro_rules! catalog {
+    ($($id:ident: $kind:ident $stability:ident $name:literal [$($label:literal),*] $unit:literal, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $id: Metric = Metric {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: &[$($label),*],
+                help: $help,
+                stability: Stability::$stability,
+            };
+        )*
+
+        /// Every metric, in the order of the exposition.
+        pub static ALL: &[&Metric] = &[$(&$id),*];
+    };
+}
+
+catalog! {
+    BUILD_INFO: Gauge Stable "mountwarden_build_info" ["version", "revision"] "",
+        "The running version; always 1.";
+    READY: Gauge Stable "mountwarden_ready" [] "",
+        "1 once the first pass over all mounts is done.";
+    SNAPSHOT_TIMESTAMP: Gauge Stable "mountwarden_snapshot_timestamp_seconds" [] "seconds since the epoch",
+        "When the agent made the snapshot that this page shows.";
+    MOUNTS: Gauge Stable "mountwarden_mounts" ["state"] "",
+        "Targets by state.";
+
+    MOUNT_STATE: Gauge Stable "mountwarden_mount_state" ["mountpoint", "source", "fstype", "state"] "",
+        "1 for the state that the mount is in, 0 for the others.";
+    MOUNT_UP: Gauge Stable "mountwarden_mount_up" ["mountpoint", "source", "fstype"] "",
+        "0 when the mount is hung, stale, lost, corrupt or in error, 1 otherwise; absent while unknown.";
+    MOUNT_CAUSE: Gauge Stable "mountwarden_mount_cause" ["mountpoint", "source", "fstype", "cause"] "",
+        "1 for the cause why the mount is not healthy; absent when healthy.";
+    MOUNT_INFO: Gauge Stable "mountwarden_mount_info"
+        ["mountpoint", "source", "fstype", "server", "address", "port", "export", "version", "mode", "security"] "",
+        "How it is mounted, for joins; always 1. Labels are empty where the mount table does not say.";
+    MOUNT_STATE_CHANGED: Gauge Stable "mountwarden_mount_state_changed_timestamp_seconds"
+        ["mountpoint", "source", "fstype"] "seconds since the epoch",
+        "When the mount came into its present state.";
+    MOUNT_STATE_TRANSITIONS: Counter Stable "mountwarden_mount_state_transitions_total"
+        ["mountpoint", "source", "fstype", "state"] "",
+        "Transitions into the state: shows flaps between scrapes. States that only some mounts can reach appear with their first transition.";
+    MOUNT_FINDING: Gauge Stable "mountwarden_mount_finding" ["mountpoint", "source", "fstype", "finding"] "",
+        "1 for something worth knowing about the mount that is no state.";
+
+    PROBES: Counter Stable "mountwarden_probes_total" ["mountpoint", "source", "fstype", "result"] "",
+        "Probes by result.";
+    PROBE_LAST_DURATION: Gauge Stable "mountwarden_probe_last_duration_seconds"
+        ["mountpoint", "source", "fstype", "step"] "seconds",
+        "Duration of each step of the last probe; a step that ran several times is summed up.";
+    PROBE_LAST_TIMESTAMP: Gauge Stable "mountwarden_probe_last_timestamp_seconds"
+        ["mountpoint", "source", "fstype"] "seconds since the epoch",
+        "When the last probe ended; absent before the first.";
+    PROBE_LAST_SUCCESS: Gauge Stable "mountwarden_probe_last_success_timestamp_seconds"
+        ["mountpoint", "source", "fstype"] "seconds since the epoch",
+        "When a probe last answered well; absent before the first.";
+    PROBE_BLOCKED: Gauge Experimental "mountwarden_probe_blocked_seconds" ["mountpoint", "source", "fstype"] "seconds",
+        "How long the present probe, or the last one that missed its deadline, has been blocked; 0 when it answers.";
+    PROBE_BLOCKED_TOTAL: Counter Stable "mountwarden_probe_blocked_seconds_total"
+        ["mountpoint", "source", "fstype"] "seconds",
+        "Time that probes of the mount were blocked past their deadline.";
+    PROBE_DURATION: Histogram Stable "mountwarden_probe_duration_seconds" ["server", "step"] "seconds",
+        "Duration of probe steps by server.";
+    PROBE_TIMEOUT: Gauge Stable "mountwarden_probe_timeout_seconds" [] "seconds",
+        "Deadline of a probe, from the configuration.";
+    PROBE_INTERVAL: Gauge Stable "mountwarden_probe_interval_seconds" [] "seconds",
+        "Time between two probes of a healthy mount, from the configuration.";
+
+    WORKERS: Gauge Stable "mountwarden_workers" ["state"] "",
+        "Probe workers that are idle, busy, or stuck (killed, but the kernel does not let them die).";
+    WORKERS_KILLED: Counter Stable "mountwarden_workers_killed_total" [] "",
+        "Workers killed because they missed their deadline.";
+    WORKERS_STARTED: Counter Stable "mountwarden_workers_started_total" [] "",
+        "Workers started.";
+    WORKERS_LOST: Counter Stable "mountwarden_workers_lost_total" [] "",
+        "Workers that ended by themselves or by somebody else's signal.";
+    WORKER_PROTOCOL_ERRORS: Counter Stable "mountwarden_worker_protocol_errors_total" [] "",
+        "Replies of workers that did not follow the wire format.";
+    WORKER_SPAWN_ERRORS: Counter Stable "mountwarden_worker_spawn_errors_total" [] "",
+        "Workers that could not be started (no descriptors, no memory).";
+    WORKER_CAP_HITS: Counter Stable "mountwarden_worker_cap_hits_total" [] "",
+        "Probes not run because too many workers were blocked already.";
+    OVERLOADS: Counter Stable "mountwarden_overloads_total" [] "",
+        "Probes thrown away because the agent itself was late.";
+    LOOP_DELAY: Gauge Stable "mountwarden_loop_delay_seconds" [] "seconds",
+        "Longest delay of the agent's own loop in the last interval.";
+    MOUNTINFO_MOUNTS: Gauge Stable "mountwarden_mountinfo_mounts" [] "",
+        "Mounts of all kinds in the mount table.";
+    MOUNTINFO_READS: Counter Stable "mountwarden_mountinfo_reads_total" [] "",
+        "Reads of the mount table.";
+    MOUNTINFO_READ_ERRORS: Counter Stable "mountwarden_mountinfo_read_errors_total" [] "",
+        "Reads of the mount table that failed as a whole.";
+    MOUNTINFO_ERRORS: Counter Stable "mountwarden_mountinfo_errors_total" [] "",
+        "Lines of the mount table that could not be understood and were skipped.";
+    AUTOFS_TRIGGERS: Gauge Stable "mountwarden_autofs_triggers" [] "",
+        "autofs mount points: listed, never touched.";
+    MOUNTS_LEFT_OUT: Gauge Stable "mountwarden_mounts_left_out" [] "",
+        "Targets without series because another one has the same mountpoint, source and fstype; anything but 0 is a defect.";
+    LOG_DROPPED: Counter Stable "mountwarden_log_dropped_total" [] "",
+        "Log lines dropped because nobody read them.";
+    HTTP_REFUSED: Counter Stable "mountwarden_http_refused_total" [] "",
+        "HTTP connections refused because too many were open.";
+    CONFIG_OK: Gauge Stable "mountwarden_config_ok" [] "",
+        "1 while the configuration in force is the newest one read, 0 after a re-read that failed.";
+    CONFIG_RELOADS: Counter Stable "mountwarden_config_reloads_total" [] "",
+        "Re-reads of the configuration.";
+
+    PROCESS_CPU: Counter Stable "process_cpu_seconds_total" [] "seconds",
+        "User and system CPU time of the agent process, without its workers.";
+    PROCESS_RESIDENT: Gauge Stable "process_resident_memory_bytes" [] "bytes",
+        "Resident memory of the agent process, without its workers.";
+    PROCESS_VIRTUAL: Gauge Stable "process_virtual_memory_bytes" [] "bytes",
+        "Virtual memory of the agent process.";
+    PROCESS_OPEN_FDS: Gauge Stable "process_open_fds" [] "",
+        "Open file descriptors of the agent process.";
+    PROCESS_MAX_FDS: Gauge Stable "process_max_fds" [] "",
+        "Limit of open file descriptors; absent when there is none.";
+    PROCESS_START: Gauge Stable "process_start_time_seconds" [] "seconds since the epoch",
+        "When the agent process started.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_name_is_unique_and_follows_the_conventions() {
+        let mut seen = HashSet::new();
+        for metric in ALL {
+            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+            assert!(metric.name.starts_with("mountwarden_") || metric.name.starts_with("process_"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", metric.name);
+            if metric.unit.starts_with("seconds") {
+                assert!(metric.name.contains("_seconds"), "{} lacks its unit", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_help_is_one_sentence_on_one_line() {
+        for metric in ALL {
+            assert!(!metric.help.contains(['\n', '\\', '|']) && metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn every_per_mount_metric_starts_with_the_triple() {
+        for metric in ALL {
+            assert_eq!(metric.labels.contains(&"mountpoint"), metric.per_mount(), "{}", metric.name);
+        }
+    }
+}
