@@ -1,0 +1,150 @@
+//! The thread that turns snapshots into bodies, so that neither the agent's loop nor a scrape ever waits for that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::metrics;
+use crate::snapshot::Snapshot;
+
+/// After a rendering the thread rests this many times as long: it takes at most 1 % of one core, however often the agent
+/// publishes. 40 ms for a thousand mounts make four seconds of rest; a few mounts are shown within a tenth of a second.
+const REST: u32 = 100;
+
+/// Upper bound of that rest, so that a machine under pressure does not show old numbers for ever.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// One snapshot and the bodies made of it.
+#[derive(Debug)]
+pub(super) struct Rendered {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Body of `/metrics`.
+    pub(super) metrics: Bytes,
+    /// Body of `/api/v1/mounts`.
+    pub(super) json: Bytes,
+}
+
+/// Between the agent's loop, the thread and the connections. Locks are held for a pointer swap only.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    rendered: Mutex<Option<Arc<Rendered>>>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    newest: Option<Arc<Snapshot>>,
+    closed: bool,
+}
+
+impl Handover {
+    /// Starts the thread. It ends after [`Handover::close`]; it opens nothing but the process's own files in procfs.
+    pub(super) fn start(proc_root: PathBuf) -> io::Result<Arc<Handover>> {
+        let handover = Arc::new(Handover::default());
+        let mine = Arc::clone(&handover);
+        std::thread::Builder::new().name("mw-render".to_owned()).spawn(move || mine.run(&proc_root))?;
+        Ok(handover)
+    }
+
+    pub(super) fn publish(&self, snapshot: Arc<Snapshot>) {
+        let replaced = lock(&self.inbox).newest.replace(snapshot);
+        self.wake.notify_one();
+        // Freed outside the lock: it may be the last reference to a large snapshot.
+        drop(replaced);
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.inbox).closed = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn rendered(&self) -> Option<Arc<Rendered>> {
+        lock(&self.rendered).clone()
+    }
+
+    fn run(&self, proc_root: &Path) {
+        let mut sizes = Sizes::default();
+        let mut not_before = Instant::now();
+        while let Some(snapshot) = self.next(not_before) {
+            let begin = Instant::now();
+            match render(&snapshot, proc_root, &sizes) {
+                Ok(rendered) => {
+                    sizes = Sizes::of(&rendered);
+                    let old = lock(&self.rendered).replace(Arc::new(rendered));
+                    drop(old);
+                }
+                // The last good bodies stay; their timestamp tells how old they are.
+                Err(error) => {
+                    tracing::error!(%error, "cannot render the snapshot: /metrics and the page show an older one")
+                }
+            }
+            not_before = Instant::now() + (begin.elapsed() * REST).min(REST_MAX);
+        }
+    }
+
+    /// Waits for a snapshot, and until `not_before`; `None` when the agent ends.
+    fn next(&self, not_before: Instant) -> Option<Arc<Snapshot>> {
+        let mut inbox = lock(&self.inbox);
+        loop {
+            if inbox.closed {
+                return None;
+            }
+            let rest = not_before.saturating_duration_since(Instant::now());
+            inbox = match inbox.newest.take() {
+                Some(snapshot) if rest.is_zero() => return Some(snapshot),
+                Some(snapshot) => {
+                    inbox.newest = Some(snapshot);
+                    self.wake.wait_timeout(inbox, rest).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+/// Sizes of the last bodies: the next ones are about as large, and a buffer that grows by doubling costs thrice its size.
+#[derive(Debug, Default)]
+struct Sizes {
+    metrics: usize,
+    json: usize,
+}
+
+impl Sizes {
+    fn of(rendered: &Rendered) -> Sizes {
+        Sizes { metrics: rendered.metrics.len(), json: rendered.json.len() }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Metrics(#[from] metrics::RenderError),
+    #[error("cannot write the snapshot as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+fn render(snapshot: &Arc<Snapshot>, proc_root: &Path, sizes: &Sizes) -> Result<Rendered, Error> {
+    // Without them everything else is still worth a page.
+    let process =
+        metrics::process::read(proc_root).inspect_err(|error| tracing::debug!(%error, "process_* are left out")).ok();
+    let mut text = String::with_capacity(with_room(sizes.metrics));
+    metrics::render_into(snapshot, process.as_ref(), &mut text)?;
+    let mut json = Vec::with_capacity(with_room(sizes.json));
+    serde_json::to_writer(&mut json, &**snapshot)?;
+    json.push(b'\n');
+    Ok(Rendered { snapshot: Arc::clone(snapshot), metrics: Bytes::from(text), json: Bytes::from(json) })
+}
+
+/// A little more than last time: numbers grow by a digit now and then.
+fn with_room(size: usize) -> usize {
+    size + size / 64 + 4096
+}
+
+/// A panic of the thread leaves plain data behind, which is still right to read.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

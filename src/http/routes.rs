@@ -1,0 +1,128 @@
+//! Paths in, responses out.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use super::state::HttpState;
+use super::{host, page};
+
+/// Which of the two listeners a connection came in on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Site {
+    Metrics,
+    Ui,
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// The page has no script, no image and no form; its only style stands in it.
+const CONTENT_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers a request; its body, if any, is never read.
+pub(super) fn answer<B>(site: Site, state: &HttpState, request: &Request<B>) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n".to_owned());
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    if site == Site::Ui && !host_allowed(state, request) {
+        let words = "this name is not served: use the node's address, localhost or the node's name\n";
+        return text(StatusCode::FORBIDDEN, words.to_owned());
+    }
+    match (site, request.uri().path()) {
+        (Site::Metrics, "/metrics") => metrics(state),
+        (Site::Metrics, "/readyz") => readyz(state),
+        (Site::Ui, "/") => status_page(state),
+        (Site::Ui, "/api/v1/mounts") => mounts(state),
+        (_, "/healthz") => healthz(state),
+        (Site::Metrics, _) => not_found("/metrics /healthz /readyz"),
+        (Site::Ui, _) => not_found("/ /api/v1/mounts /healthz"),
+    }
+}
+
+fn host_allowed<B>(state: &HttpState, request: &Request<B>) -> bool {
+    let rendered = state.rendered();
+    let node = rendered.as_ref().map_or("", |rendered| rendered.snapshot.node.as_str());
+    let line = request.uri().authority().map(|authority| authority.as_str());
+    // HTTP/1.0 knows no Host; no browser speaks it.
+    let named = request
+        .headers()
+        .get_all(header::HOST)
+        .iter()
+        .all(|value| value.to_str().is_ok_and(|v| host::allowed(v, node)));
+    named && line.is_none_or(|line| host::allowed(line, node))
+}
+
+fn metrics(state: &HttpState) -> Answer {
+    match state.rendered() {
+        Some(rendered) => respond(StatusCode::OK, METRICS_TEXT, rendered.metrics.clone()),
+        None => not_yet(),
+    }
+}
+
+fn mounts(state: &HttpState) -> Answer {
+    match state.rendered() {
+        Some(rendered) => respond(StatusCode::OK, JSON, rendered.json.clone()),
+        None => not_yet(),
+    }
+}
+
+fn status_page(state: &HttpState) -> Answer {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    match state.rendered() {
+        Some(rendered) => respond(StatusCode::OK, HTML, page::render(&rendered.snapshot, now).into()),
+        None => respond(StatusCode::SERVICE_UNAVAILABLE, HTML, page::starting().into()),
+    }
+}
+
+fn healthz(state: &HttpState) -> Answer {
+    match state.alive() {
+        Ok(age) => text(StatusCode::OK, format!("ok: the loop's last beat was {:.1} s ago\n", age.as_secs_f64())),
+        Err(age) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the agent's loop has not beaten for {:.1} s: it is starved or stuck\n", age.as_secs_f64()),
+        ),
+    }
+}
+
+fn readyz(state: &HttpState) -> Answer {
+    if state.ready() {
+        text(StatusCode::OK, "ready: every mount has been probed once\n".to_owned())
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the first pass over all mounts is not done\n".to_owned())
+    }
+}
+
+fn not_yet() -> Answer {
+    text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet: the agent is starting, ask again in a second\n".to_owned())
+}
+
+fn not_found(endpoints: &str) -> Answer {
+    text(StatusCode::NOT_FOUND, format!("not found; endpoints here: {endpoints}\n"))
+}
+
+fn text(status: StatusCode, words: String) -> Answer {
+    respond(status, TEXT, words.into())
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
