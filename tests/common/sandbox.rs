@@ -1,0 +1,62 @@
+//! A mount namespace per test: what it mounts is seen by nobody else and is gone with the test.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// A scratch directory in a mount namespace of the test's own.
+///
+/// The namespace belongs to the thread that made it, and processes that this thread starts live in it too.
+pub struct Sandbox {
+    scratch: TempDir,
+}
+
+impl Sandbox {
+    /// Enters a new mount namespace, or says on stderr, past the test harness's capture, why the test is skipped.
+    ///
+    /// With `MOUNTWARDEN_TEST_NO_SKIP` set a test that would be skipped fails instead.
+    pub fn enter(test: &str) -> Option<Self> {
+        if let Err(reason) = possible() {
+            assert!(std::env::var_os("MOUNTWARDEN_TEST_NO_SKIP").is_none(), "{test} must not be skipped, but {reason}");
+            let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+            // Written to the descriptor itself: eprintln! would be swallowed with the output of a passed test.
+            let _ = writeln!(std::io::stderr(), "SKIPPED ({count} so far): {test}: {reason}");
+            return None;
+        }
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let scratch = tempfile::Builder::new().prefix("mountwarden-test-").tempdir().unwrap();
+        Some(Sandbox { scratch })
+    }
+
+    /// The scratch directory.
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Makes a directory in the scratch directory.
+    pub fn dir(&self, name: &str) -> std::path::PathBuf {
+        let dir = self.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    }
+}
+
+fn possible() -> Result<(), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("it mounts filesystems and so needs root".to_owned());
+    }
+    std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map(drop)
+        .map_err(|error| format!("/dev/fuse cannot be opened ({error}); is the fuse module loaded?"))
+}
