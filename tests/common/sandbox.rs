@@ -47,6 +47,19 @@ impl Sandbox {
         std::fs::create_dir(&dir).unwrap();
         dir
     }
+
+    /// Ids of the processes that live in this namespace, without the zombies among them. The test itself is not one of
+    /// them: a process counts where its first thread lives.
+    pub fn processes(&self) -> Vec<u32> {
+        let namespace = std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+        let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        ids.filter(|id| {
+            *id != std::process::id()
+                && std::fs::read_link(format!("/proc/{id}/ns/mnt")).is_ok_and(|other| other == namespace)
+        })
+        .collect()
+    }
 }
 
 fn possible() -> Result<(), String> {
