@@ -25,7 +25,7 @@ use common::wait::{PATIENCE, eventually};
 use mountwarden::verdict::{Cause, State};
 
 /// Short times keep the tests short; the proportions are those of the defaults.
-const FLAGS: [&str; 4] = ["--interval", "1s", "--timeout", "500ms"];
+const CONFIG: &str = "interval: 1s\ntimeout: 500ms\nslow: 400ms\n";
 const INTERVAL: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_millis(500);
 /// What a busy two-core machine and a debug build may add to a time that the contract promises.
@@ -40,6 +40,17 @@ const COULD_NOT_TELL: i32 = 3;
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The path of a file that holds [`CONFIG`].
+fn config(sandbox: &Sandbox) -> String {
+    let path = sandbox.path().join("config.yaml");
+    std::fs::write(&path, CONFIG).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn start_agent(sandbox: &Sandbox) -> Agent {
+    Agent::start(&["--config", &config(sandbox)])
 }
 
 /// One row of the table of expectations.
@@ -109,12 +120,13 @@ const CELLS: [Cell; 7] = [
 fn check_says_what_is_the_matter_with_each_mount() {
     let _alone = alone();
     let Some(sandbox) = Sandbox::enter("check_says_what_is_the_matter_with_each_mount") else { return };
+    let config = config(&sandbox);
     for cell in &CELLS {
         let dir = sandbox.dir(cell.name);
         let mut fs = FuseFs::mount(&dir, cell.options);
         (cell.break_it)(&mut fs);
         let started = Instant::now();
-        let (snapshot, exit) = check(&["--timeout", "500ms", dir.to_str().unwrap()]);
+        let (snapshot, exit) = check(&["--config", &config, dir.to_str().unwrap()]);
         let took = started.elapsed();
         let mount = mount_at(&snapshot, &dir).unwrap_or_else(|| panic!("{}: not in {snapshot:#?}", cell.name));
         assert_eq!((mount.state, exit), (cell.state, cell.exit), "{}: {mount:#?}", cell.name);
@@ -133,7 +145,7 @@ fn the_agent_notices_each_fault_within_interval_and_deadline() {
         let fs = FuseFs::mount(&dir, cell.options);
         mounted.push((cell, dir, fs));
     }
-    let agent = Agent::start(&FLAGS);
+    let agent = start_agent(&sandbox);
     for (cell, dir, fs) in &mut mounted {
         let before = if cell.options.is_empty() { State::Healthy } else { cell.state };
         agent.eventually(dir, PATIENCE, |mount| mount.state == before);
@@ -165,7 +177,7 @@ fn what_heals_is_healthy_again_by_itself() {
     let Some(sandbox) = Sandbox::enter("what_heals_is_healthy_again_by_itself") else { return };
     let dir = sandbox.dir("m");
     let mut fs = FuseFs::mount(&dir, &[]);
-    let agent = Agent::start(&FLAGS);
+    let agent = start_agent(&sandbox);
     for fault in ["hang", "wedge", &format!("errno {}", libc::EIO)] {
         agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
         fs.order(fault);
@@ -189,7 +201,7 @@ fn forty_hanging_mounts_disturb_neither_forty_healthy_ones_nor_scrapes_nor_the_e
     // The first of them lets no killed worker go, as a real hung mount may do.
     dead.order("hang");
     dead.order("0 wedge");
-    let mut agent = Agent::start(&FLAGS);
+    let mut agent = start_agent(&sandbox);
     for dir in dead.mounts() {
         agent.eventually(dir, INTERVAL + DEADLINE + SLACK, |mount| mount.state == State::Hung);
     }
@@ -256,7 +268,7 @@ fn unkillable_workers_delay_no_end_and_are_gone_with_their_filesystem() {
     };
     let mut dead = FuseFs::mount_many(&sandbox.dir("dead"), 40, &[]);
     dead.order("wedge");
-    let mut agent = Agent::start(&FLAGS);
+    let mut agent = start_agent(&sandbox);
     for dir in dead.mounts() {
         agent.eventually(dir, INTERVAL + DEADLINE + SLACK, |mount| mount.state == State::Hung);
     }

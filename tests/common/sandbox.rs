@@ -22,16 +22,13 @@ impl Sandbox {
     ///
     /// With `MOUNTWARDEN_TEST_NO_SKIP` set a test that would be skipped fails instead.
     pub fn enter(test: &str) -> Option<Self> {
-        if let Err(reason) = possible() {
+        if let Err(reason) = possible().and_then(|()| enter_namespace()) {
             assert!(std::env::var_os("MOUNTWARDEN_TEST_NO_SKIP").is_none(), "{test} must not be skipped, but {reason}");
             let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
             // Written to the descriptor itself: eprintln! would be swallowed with the output of a passed test.
             let _ = writeln!(std::io::stderr(), "SKIPPED ({count} so far): {test}: {reason}");
             return None;
         }
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         let scratch = tempfile::Builder::new().prefix("mountwarden-test-").tempdir().unwrap();
         Some(Sandbox { scratch })
     }
@@ -72,4 +69,11 @@ fn possible() -> Result<(), String> {
         .open("/dev/fuse")
         .map(drop)
         .map_err(|error| format!("/dev/fuse cannot be opened ({error}); is the fuse module loaded?"))
+}
+
+/// A container's root may lack CAP_SYS_ADMIN.
+fn enter_namespace() -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("a mount namespace cannot be made ({error})"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .map_err(|error| format!("the mount namespace cannot be made private ({error})"))
 }
