@@ -1,1 +1,193 @@
-//! (being written)
+//! Asks a server whether it lives, without touching the mount: a TCP connection and an RPC NULL call.
+//!
+//! A probe that hangs says that something between here and the data is dead; [`ask`] says which half of it. Names are
+//! not resolved here: the address is the one that the kernel talks to (`addr=` of the mount), which is what matters to
+//! the mount even when the name points elsewhere by now.
+//!
+//! The NULL procedure needs no export, no credentials and no privileged source port (RFC 5531, section 11), so any user
+//! may ask. A server that answers it may still be unable to serve a file; one that does not is dead to everybody.
+
+pub mod rpc;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::verdict::Cause;
+use rpc::{Accept, Call, Reply, RpcError};
+
+/// Version of the NFS program (100003) that is asked for; all minor versions of 4 share one NULL procedure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NfsVersion {
+    /// NFSv3 (RFC 1813).
+    V3,
+    /// NFSv4.0, 4.1 and 4.2 (RFC 7530, 8881, 7862).
+    V4,
+}
+
+impl NfsVersion {
+    /// The version from a mount's `vers=` option (`3`, `4`, `4.1`); `None` for NFSv2 and for anything that is no version.
+    #[must_use]
+    pub fn from_option(vers: &str) -> Option<Self> {
+        match vers.split('.').next() {
+            Some("3") => Some(NfsVersion::V3),
+            Some("4") => Some(NfsVersion::V4),
+            _ => None,
+        }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            NfsVersion::V3 => 3,
+            NfsVersion::V4 => 4,
+        }
+    }
+}
+
+/// How the TCP connection went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connect {
+    /// Established.
+    Ok,
+    /// No answer within the deadline, or the kernel gave up first.
+    Timeout,
+    /// A reset in reply to the SYN: the machine is there and nothing listens.
+    Refused,
+    /// Reset after it was established.
+    Reset,
+    /// No route, or a router says that host or network cannot be reached.
+    Unreachable,
+    /// Anything else, most of it trouble on this side (no descriptors, no local ports, a firewall's EPERM).
+    Other(String),
+}
+
+impl Connect {
+    fn from_error(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Connect::Timeout,
+            io::ErrorKind::ConnectionRefused => Connect::Refused,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Connect::Reset,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Connect::Unreachable,
+            // EHOSTDOWN has no kind of its own; it is what the kernel says when ARP gets no answer.
+            _ if error.raw_os_error() == Some(libc::EHOSTDOWN) => Connect::Unreachable,
+            _ => Connect::Other(error.to_string()),
+        }
+    }
+}
+
+/// What came of the NULL call on an established connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Null {
+    /// The server executed it.
+    Ok,
+    /// The server speaks NFS, but not in this version.
+    Mismatch {
+        /// Lowest version that it speaks.
+        low: u32,
+        /// Highest version that it speaks.
+        high: u32,
+    },
+    /// The server rejected the message itself: another RPC version, or it wants credentials even for NULL.
+    Denied,
+    /// The server accepted the message and did not execute it (no such program or procedure, an error of its own).
+    Failed(Accept),
+    /// The deadline passed before the reply was complete.
+    Timeout,
+    /// The connection ended before the reply was complete.
+    Closed,
+    /// The bytes that came are no reply to this call: the text says why. Something else than NFS has the port.
+    Garbage(String),
+}
+
+impl Null {
+    fn from_reply(reply: &Reply<'_>) -> Self {
+        match *reply {
+            Reply::Accepted(Accept::Success, _) => Null::Ok,
+            Reply::Accepted(Accept::ProgramMismatch { low, high }, _) => Null::Mismatch { low, high },
+            Reply::Accepted(accept, _) => Null::Failed(accept),
+            Reply::Denied(_) => Null::Denied,
+        }
+    }
+
+    fn from_error(error: &RpcError) -> Self {
+        match error {
+            RpcError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Null::Timeout,
+            RpcError::Io(_) | RpcError::Closed { .. } => Null::Closed,
+            RpcError::TooLong { .. } | RpcError::TooManyFragments | RpcError::Decode(_) => {
+                Null::Garbage(error.to_string())
+            }
+        }
+    }
+}
+
+/// What a server said within the deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAnswer {
+    /// The TCP connection.
+    pub connect: Connect,
+    /// The NULL call; `None` when there was no connection to send it on.
+    pub null: Option<Null>,
+    /// From the start of the call to its complete reply; `None` without one.
+    pub rtt: Option<Duration>,
+}
+
+impl ServerAnswer {
+    /// The server lives: any well-formed RPC reply is life, whatever it says.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        matches!(self.null, Some(Null::Ok | Null::Mismatch { .. } | Null::Denied | Null::Failed(_)))
+    }
+
+    /// Why a mount of this server hangs, as far as this answer proves it.
+    ///
+    /// `None` where it proves nothing: the server answers, something else has its port, or the trouble is on this side.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        match (&self.connect, &self.null) {
+            (Connect::Timeout | Connect::Unreachable, _) => Some(Cause::ServerUnreachable),
+            (Connect::Refused, _) => Some(Cause::ServerRefused),
+            (Connect::Ok, Some(Null::Timeout | Null::Closed)) => Some(Cause::ServerUnresponsive),
+            _ => None,
+        }
+    }
+
+    fn not_connected(connect: Connect) -> Self {
+        ServerAnswer { connect, null: None, rtt: None }
+    }
+}
+
+/// Connects to `addr` and sends one NULL call, all within `deadline`.
+///
+/// It never fails: whatever happens is an answer. Dropping the future closes the connection.
+pub async fn ask(addr: SocketAddr, version: NfsVersion, deadline: Duration) -> ServerAnswer {
+    let end = Instant::now() + deadline;
+    let mut stream = match timeout_at(end, TcpStream::connect(addr)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return ServerAnswer::not_connected(Connect::from_error(&error)),
+        Err(_) => return ServerAnswer::not_connected(Connect::Timeout),
+    };
+    let called = Instant::now();
+    let null = match timeout_at(end, null_call(&mut stream, version)).await {
+        Ok(Ok(null)) => null,
+        Ok(Err(error)) => Null::from_error(&error),
+        Err(_) => Null::Timeout,
+    };
+    let mut answer = ServerAnswer { connect: Connect::Ok, null: Some(null), rtt: None };
+    if answer.alive() {
+        answer.rtt = Some(called.elapsed());
+    }
+    answer
+}
+
+async fn null_call(stream: &mut TcpStream, version: NfsVersion) -> Result<Null, RpcError> {
+    let call = Call { xid: fastrand::u32(..), program: rpc::NFS_PROGRAM, version: version.number(), procedure: 0 };
+    let record = rpc::exchange(stream, call).await?;
+    let reply = rpc::decode_reply(&record, call.xid)?;
+    Ok(Null::from_reply(&reply))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+# What a newcomer needs; `make` alone lists it. Every target installs the Debian packages it lacks (tests/packages.sh).
+#
+# There is no `clean`: `cargo clean` does that, and nothing here needs it.
+
+CARGO ?= cargo
+# Binaries and tests are built from exactly the versions of Cargo.lock.
+LOCKED := --locked
+AGENT := target/release/mountwarden
+
+# Further flags of the agent, as in `make run ARGS='--interval 5s'`.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+# One target after the other even with -j: cargo uses all cores by itself, and the tests measure times.
+.NOTPARALLEL:
+
+.PHONY: help build run demo test lab lab-quick bench lint fmt
+
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the release binary, target/release/mountwarden
+	@tests/packages.sh build
+	$(CARGO) build --release $(LOCKED)
+
+run: build ## Build, then watch the network mounts of this host (ARGS='--interval 5s'; Ctrl-C ends it)
+	@echo 'table: $(AGENT) status   page: http://127.0.0.1:12050/   metrics: http://127.0.0.1:12049/metrics'
+	$(AGENT) run $(ARGS)
+
+test: lint ## Run all tests: format, lints, unit and integration tests, a part of the lab
+	@tests/packages.sh test
+	$(CARGO) test $(LOCKED)
+	$(MAKE) lab-quick
+
+lint: ## Check format and lints, change nothing
+	@tests/packages.sh build
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+bench: build ## Measure the cost of the agent (docs/performance.md)
+	@tests/packages.sh bench
+	$(CARGO) bench $(LOCKED) --bench agent
+
+# lab, lab-quick and demo. Without the file they have no rule, and so they fail: a lab that did not run did not pass.
+-include tests/lab/lab.mk

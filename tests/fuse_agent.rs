@@ -1,0 +1,288 @@
+//! The agent against FUSE filesystems that fail on this kernel, through `check --json` and `run` with `/api/v1/mounts`.
+//! Needs root; see `common/sandbox.rs` for what happens without.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+
+mod common {
+    #![allow(dead_code, unreachable_pub, reason = "shared: each test crate uses its part of it")]
+    pub mod agent;
+    pub mod fusefs;
+    pub mod process;
+    pub mod sandbox;
+    pub mod wait;
+}
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::agent::{Agent, check, mount_at};
+use common::fusefs::FuseFs;
+use common::process::state_of;
+use common::sandbox::Sandbox;
+use common::wait::{PATIENCE, eventually};
+use mountwarden::verdict::{Cause, State};
+
+/// Short times keep the tests short; the proportions are those of the defaults.
+const CONFIG: &str = "interval: 1s\ntimeout: 500ms\nslow: 400ms\n";
+const INTERVAL: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_millis(500);
+/// What a busy two-core machine and a debug build may add to a time that the contract promises.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Exit codes of `check`: all healthy, something dead, something that could not be told.
+const HEALTHY: i32 = 0;
+const DEAD: i32 = 2;
+const COULD_NOT_TELL: i32 = 3;
+
+/// These tests measure times on few cores, so they run one after the other (`.config/nextest.toml` says it to nextest).
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The path of a file that holds [`CONFIG`].
+fn config(sandbox: &Sandbox) -> String {
+    let path = sandbox.path().join("config.yaml");
+    std::fs::write(&path, CONFIG).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn start_agent(sandbox: &Sandbox) -> Agent {
+    Agent::start(&["--config", &config(sandbox)])
+}
+
+/// One row of the table of expectations.
+struct Cell {
+    name: &'static str,
+    options: &'static [&'static str],
+    break_it: fn(&mut FuseFs),
+    state: State,
+    /// Any of these; a cause may be unknown, never wrong.
+    causes: &'static [Option<Cause>],
+    exit: i32,
+}
+
+const CELLS: [Cell; 7] = [
+    Cell { name: "healthy", options: &[], break_it: |_| {}, state: State::Healthy, causes: &[None], exit: HEALTHY },
+    Cell {
+        name: "killed",
+        options: &[],
+        break_it: FuseFs::kill,
+        state: State::Lost,
+        causes: &[Some(Cause::DaemonDead)],
+        exit: DEAD,
+    },
+    Cell {
+        name: "stopped",
+        options: &[],
+        break_it: FuseFs::stop,
+        state: State::Hung,
+        causes: &[Some(Cause::DaemonStuck), Some(Cause::Unknown)],
+        exit: DEAD,
+    },
+    Cell {
+        name: "hanging",
+        options: &[],
+        break_it: |fs| fs.order("hang"),
+        state: State::Hung,
+        causes: &[Some(Cause::DaemonStuck), Some(Cause::Unknown)],
+        exit: DEAD,
+    },
+    Cell {
+        name: "wedged",
+        options: &[],
+        break_it: |fs| fs.order("wedge"),
+        state: State::Hung,
+        causes: &[Some(Cause::DaemonStuck), Some(Cause::Unknown)],
+        exit: DEAD,
+    },
+    Cell {
+        name: "eio",
+        options: &[],
+        break_it: |fs| fs.order(&format!("errno {}", libc::EIO)),
+        state: State::Error,
+        causes: &[Some(Cause::IoError)],
+        exit: DEAD,
+    },
+    Cell {
+        name: "foreign",
+        options: &["--user-id", "1000"],
+        break_it: |_| {},
+        state: State::Unknown,
+        causes: &[Some(Cause::Permission), Some(Cause::Unknown)],
+        exit: COULD_NOT_TELL,
+    },
+];
+
+#[test]
+fn check_says_what_is_the_matter_with_each_mount() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("check_says_what_is_the_matter_with_each_mount") else { return };
+    let config = config(&sandbox);
+    for cell in &CELLS {
+        let dir = sandbox.dir(cell.name);
+        let mut fs = FuseFs::mount(&dir, cell.options);
+        (cell.break_it)(&mut fs);
+        let started = Instant::now();
+        let (snapshot, exit) = check(&["--config", &config, dir.to_str().unwrap()]);
+        let took = started.elapsed();
+        let mount = mount_at(&snapshot, &dir).unwrap_or_else(|| panic!("{}: not in {snapshot:#?}", cell.name));
+        assert_eq!((mount.state, exit), (cell.state, cell.exit), "{}: {mount:#?}", cell.name);
+        assert!(cell.causes.contains(&mount.cause), "{}: {mount:#?}", cell.name);
+        assert!(took < DEADLINE + SLACK, "{}: took {took:?}", cell.name);
+    }
+}
+
+#[test]
+fn the_agent_notices_each_fault_within_interval_and_deadline() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("the_agent_notices_each_fault_within_interval_and_deadline") else { return };
+    let mut mounted: Vec<(&Cell, PathBuf, FuseFs)> = Vec::new();
+    for cell in &CELLS {
+        let dir = sandbox.dir(cell.name);
+        let fs = FuseFs::mount(&dir, cell.options);
+        mounted.push((cell, dir, fs));
+    }
+    let agent = start_agent(&sandbox);
+    for (cell, dir, fs) in &mut mounted {
+        let before = if cell.options.is_empty() { State::Healthy } else { cell.state };
+        agent.eventually(dir, PATIENCE, |mount| mount.state == before);
+        (cell.break_it)(fs);
+        // `error` is believed when two of three probes say so.
+        let probes = if cell.state == State::Error { 2 } else { 1 };
+        let patience = INTERVAL * probes + DEADLINE + SLACK;
+        let mount = agent.eventually(dir, patience, |mount| mount.state == cell.state);
+        assert!(cell.causes.contains(&mount.cause), "{}: {mount:#?}", cell.name);
+        assert_eq!(mount.advice.is_empty(), cell.state == State::Healthy, "{}: {mount:#?}", cell.name);
+    }
+    let (metrics, _) = agent.scrape();
+    for (cell, dir, _) in &mounted {
+        let state = format!("state=\"{}\"", cell.state);
+        let path = format!("mountpoint=\"{}\"", dir.display());
+        let current = metrics.lines().any(|line| {
+            line.starts_with("mountwarden_mount_state{")
+                && line.contains(&state)
+                && line.contains(&path)
+                && line.ends_with(" 1")
+        });
+        assert!(current, "{}: not the current state in /metrics", cell.name);
+    }
+}
+
+#[test]
+fn what_heals_is_healthy_again_by_itself() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("what_heals_is_healthy_again_by_itself") else { return };
+    let dir = sandbox.dir("m");
+    let mut fs = FuseFs::mount(&dir, &[]);
+    let agent = start_agent(&sandbox);
+    for fault in ["hang", "wedge", &format!("errno {}", libc::EIO)] {
+        agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+        fs.order(fault);
+        agent.eventually(&dir, PATIENCE, |mount| mount.state != State::Healthy);
+        fs.order("healthy");
+        agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+    }
+    fs.stop();
+    agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Hung);
+    fs.resume();
+    agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+}
+
+#[test]
+fn forty_hanging_mounts_disturb_neither_forty_healthy_ones_nor_scrapes_nor_the_end() {
+    let _alone = alone();
+    let test = "forty_hanging_mounts_disturb_neither_forty_healthy_ones_nor_scrapes_nor_the_end";
+    let Some(sandbox) = Sandbox::enter(test) else { return };
+    let mut dead = FuseFs::mount_many(&sandbox.dir("dead"), 40, &["--source", "dead"]);
+    let live = FuseFs::mount_many(&sandbox.dir("live"), 40, &["--source", "live"]);
+    // The first of them lets no killed worker go, as a real hung mount may do.
+    dead.order("hang");
+    dead.order("0 wedge");
+    let mut agent = start_agent(&sandbox);
+    for dir in dead.mounts() {
+        agent.eventually(dir, INTERVAL + DEADLINE + SLACK, |mount| mount.state == State::Hung);
+    }
+
+    watch_healthy_ones(&agent, &live, INTERVAL * 8);
+    scrape_two_hundred_times(&agent);
+    let blocked = sandbox.processes().into_iter().filter(|pid| state_of(*pid) == Some('D')).count();
+    assert!(blocked <= 1, "{blocked} unkillable workers for the one wedged superblock");
+
+    let (status, took) = agent.terminate();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(1), "the end took {took:?}");
+    let kept = |most: usize| {
+        eventually("only the daemons and what the kernel keeps are left", PATIENCE, || {
+            let left = sandbox.processes();
+            let in_d = left.iter().filter(|pid| state_of(**pid) == Some('D')).count();
+            (left.len() == 2 + in_d && in_d <= most).then_some(())
+        });
+    };
+    kept(1);
+    dead.order("healthy");
+    kept(0);
+}
+
+/// No healthy mount is called anything else, and none waits for its next probe much longer than an interval.
+fn watch_healthy_ones(agent: &Agent, live: &FuseFs, period: Duration) {
+    let longest_gap = (INTERVAL * 2).as_secs_f64();
+    let mut last_seen: HashMap<PathBuf, f64> = HashMap::new();
+    let end = Instant::now() + period;
+    while Instant::now() < end {
+        let snapshot = agent.snapshot();
+        for dir in live.mounts() {
+            let mount = mount_at(&snapshot, dir).unwrap();
+            assert_eq!(mount.state, State::Healthy, "{mount:#?}");
+            let probed = mount.last_probe.unwrap();
+            if let Some(before) = last_seen.insert(dir.clone(), probed) {
+                assert!(probed - before < longest_gap, "{} was not probed for {:.2} s", dir.display(), probed - before);
+            }
+            let age = snapshot.generated - probed;
+            assert!(age < longest_gap, "the last probe of {} is {age:.2} s old", dir.display());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn scrape_two_hundred_times(agent: &Agent) {
+    let mut times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let (metrics, took) = agent.scrape();
+            assert!(metrics.contains("mountwarden_mount_state{"));
+            took
+        })
+        .collect();
+    times.sort();
+    let p99 = times.iter().rev().nth(2).unwrap();
+    assert!(*p99 < Duration::from_millis(10), "p99 of 200 scrapes is {p99:?}");
+}
+
+#[test]
+fn unkillable_workers_delay_no_end_and_are_gone_with_their_filesystem() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("unkillable_workers_delay_no_end_and_are_gone_with_their_filesystem") else {
+        return;
+    };
+    let mut dead = FuseFs::mount_many(&sandbox.dir("dead"), 40, &[]);
+    dead.order("wedge");
+    let mut agent = start_agent(&sandbox);
+    for dir in dead.mounts() {
+        agent.eventually(dir, INTERVAL + DEADLINE + SLACK, |mount| mount.state == State::Hung);
+    }
+    // Several more rounds: a second worker on a superblock that already holds one would be one too many.
+    let first = agent.snapshot().generated;
+    eventually("five more intervals are over", PATIENCE, || {
+        (agent.snapshot().generated > first + 5.0 * INTERVAL.as_secs_f64()).then_some(())
+    });
+    let blocked = sandbox.processes().into_iter().filter(|pid| state_of(*pid) == Some('D')).count();
+    assert!((1..=40).contains(&blocked), "{blocked} unkillable workers for 40 superblocks");
+
+    let (status, took) = agent.terminate();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(1), "the end took {took:?}");
+    dead.kill();
+    eventually("every worker is gone", PATIENCE, || sandbox.processes().is_empty().then_some(()));
+}

@@ -1,0 +1,77 @@
+#!/bin/sh
+# Installs the Debian packages that a make target lacks: packages.sh build|test|lab|bench
+#
+# Says nothing and does nothing when none is lacking. Without root it names them and fails. Daemons among them (the NFS
+# server of the lab, the exporter of the benchmark) are neither started nor enabled: only their files are wanted.
+set -eu
+
+# A linker and the C library's headers: all that cargo does not bring along.
+build='gcc libc6-dev'
+# The guest's kernel, and what its client and server side run; the guest sees the files of this machine.
+lab='user-mode-linux nfs-kernel-server nfs-common rpcbind iproute2 kmod util-linux mount busybox-static procps e2fsprogs'
+# strace shows that the agent itself touches no mount.
+test="$lab strace"
+# The peer that the benchmark measures beside the agent.
+bench='prometheus-node-exporter procps util-linux mount'
+
+case "${1:-}" in
+build) wanted=$build ;;
+lab | demo) wanted="$build $lab" ;;
+test) wanted="$build $test" ;;
+bench) wanted="$build $bench" ;;
+*)
+    echo "usage: $0 build|test|lab|demo|bench" >&2
+    exit 64
+    ;;
+esac
+
+if ! command -v dpkg-query >/dev/null; then
+    echo "packages.sh: this is no Debian; make sure that you have what these packages hold: $wanted" >&2
+    exit 0
+fi
+
+lacking=''
+for package in $wanted; do
+    # shellcheck disable=SC2016 # dpkg-query replaces it, not the shell
+    status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || lacking="$lacking $package"
+done
+[ -n "$lacking" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "packages.sh: these Debian packages are lacking:$lacking" >&2
+    echo "packages.sh: install them with: sudo apt-get install --no-install-recommends$lacking" >&2
+    exit 1
+fi
+
+# invoke-rc.d(8) asks this file whether a daemon may be started; 101 means no.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+
+echo "packages.sh: installing$lacking"
+export DEBIAN_FRONTEND=noninteractive
+# Another apt-get may be at work, on a fresh machine most of all: wait for it.
+apt() { apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" >&2; }
+apt update || echo "packages.sh: the package lists could not be renewed; trying with those at hand" >&2
+# shellcheck disable=SC2086 # a list of words
+apt install -y --no-install-recommends $lacking
+
+# Installed for their files: what was not here before must not come up at the next boot either.
+if command -v systemctl >/dev/null; then
+    for package in $lacking; do
+        case "$package" in
+        nfs-kernel-server) units='nfs-server.service' ;;
+        nfs-common) units='nfs-client.target' ;;
+        rpcbind) units='rpcbind.service rpcbind.socket' ;;
+        prometheus-node-exporter) units='prometheus-node-exporter.service' ;;
+        *) continue ;;
+        esac
+        # shellcheck disable=SC2086 # a list of words
+        systemctl disable --quiet $units || echo "packages.sh: could not disable $units" >&2
+    done
+fi
