@@ -1,1 +1,164 @@
-//! (being written)
+//! The only code that touches a monitored mount, and it does so in worker processes.
+//!
+//! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
+//! the worker's side, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
+//! probed, [`image`] is the copy of the binary that workers start from.
+
+pub mod image;
+pub mod pool;
+pub mod schedule;
+pub mod sentinel;
+pub mod steps;
+pub mod wire;
+pub mod worker;
+
+use serde::{Deserialize, Serialize};
+
+pub use worker::worker_entry;
+
+/// A step of a probe: what the worker was doing when it was last heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// `O_PATH` open of the mountpoint and comparison with the mount table; sends no request to the server.
+    Open,
+    /// Forced statx of the root: one GETATTR, whatever the caches say.
+    StatxRoot,
+    /// Forced statx of remembered entries.
+    Sentinel,
+    /// statfs of the root.
+    Statfs,
+    /// One directory read to choose sentinels.
+    Learn,
+    /// Reading a mount statistics file of the kernel.
+    Counters,
+    /// Reading the state files of the EFS mount helper.
+    EfsState,
+}
+
+impl Step {
+    /// The label value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Open => "open",
+            Step::StatxRoot => "statx_root",
+            Step::Sentinel => "sentinel",
+            Step::Statfs => "statfs",
+            Step::Learn => "learn",
+            Step::Counters => "counters",
+            Step::EfsState => "efs_state",
+        }
+    }
+}
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepResult {
+    /// Which.
+    pub step: Step,
+    /// The errno, if it failed.
+    pub errno: Option<i32>,
+    /// How long it took, in microseconds, measured in the worker.
+    pub micros: u64,
+}
+
+/// What tells one mounted root from another on the same superblock; none of it needs the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// File handle of the root from name_to_handle_at(2), with its type in front; empty where the type has none.
+    pub handle: Vec<u8>,
+    /// Inode number of the root as cached.
+    pub ino: u64,
+    /// The unique mount id (Linux 6.8), which is never reused.
+    pub unique_mount_id: Option<u64>,
+}
+
+/// Attributes of the root as the server just gave them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootAttributes {
+    /// Inode number (NFS: fileid).
+    pub ino: u64,
+    /// Link count; 0 for a directory that was deleted.
+    pub nlink: u32,
+    /// Type and permission bits.
+    pub mode: u16,
+}
+
+/// The totals of a filesystem, from statfs(2), in bytes and inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Size in bytes.
+    pub size: u64,
+    /// Free bytes.
+    pub free: u64,
+    /// Free bytes for others than root.
+    pub avail: u64,
+    /// Inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+}
+
+/// An entry of the root that the target's owner is unlikely to replace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sentinel {
+    /// Its name: bytes, not text.
+    pub name: Vec<u8>,
+    /// Its file handle, with the type in front.
+    pub handle: Vec<u8>,
+}
+
+/// What became of a sentinel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SentinelFate {
+    /// The same file is there.
+    Intact,
+    /// Another file has its name.
+    Changed,
+    /// Nothing has its name, or the server says that its handle is stale.
+    Gone,
+    /// It could not be looked at for lack of permission: it says nothing.
+    NoAccess,
+    /// Another error.
+    Failed,
+}
+
+/// One sentinel looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentinelCheck {
+    /// What became of it.
+    pub fate: SentinelFate,
+    /// The errno behind `Gone` and `Failed`.
+    pub errno: Option<i32>,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
+/// What a worker found; the raw material of a verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// The steps in the order in which they were made.
+    pub steps: Vec<StepResult>,
+    /// The path does not lead to the mount that the table says: no verdict, read the table again.
+    pub mismatch: bool,
+    /// Identity of the root.
+    pub identity: Option<Identity>,
+    /// Attributes of the root.
+    pub root: Option<RootAttributes>,
+    /// The sentinels that were looked at.
+    pub sentinels: Vec<SentinelCheck>,
+    /// Newly chosen sentinels, if learning was asked for and possible.
+    pub learned: Option<Vec<Sentinel>>,
+    /// Totals, if they were asked for or needed.
+    pub space: Option<Space>,
+}
+
+impl ProbeReport {
+    /// The result of a step, if it was made.
+    #[must_use]
+    pub fn step(&self, step: Step) -> Option<&StepResult> {
+        self.steps.iter().find(|result| result.step == step)
+    }
+}

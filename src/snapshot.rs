@@ -182,4 +182,14 @@ pub struct DurationHistogram {
 impl DurationHistogram {
     /// Upper bounds of the buckets in seconds: a healthy GETATTR is below 1 ms, the default deadline is 5 s.
     pub const BOUNDS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0];
+
+    /// Counts one duration.
+    pub fn observe(&mut self, duration: std::time::Duration) {
+        let seconds = duration.as_secs_f64();
+        for (bound, bucket) in Self::BOUNDS.iter().zip(&mut self.buckets) {
+            *bucket += u64::from(seconds <= *bound);
+        }
+        self.count += 1;
+        self.sum += seconds;
+    }
 }

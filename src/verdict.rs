@@ -1,9 +1,13 @@
 //! Evidence and time in, verdict out. Nothing here does I/O, so that every decision can be replayed.
 
 pub mod advice;
+pub mod evidence;
 pub mod judge;
 
 use serde::{Deserialize, Serialize};
+
+pub use evidence::{Evidence, Facts, NotRun, Observation, ServerView};
+pub use judge::{Judgement, Memory, Tuning, Verdict, judge, replay};
 
 /// What is the matter with a target: exactly one at a time. The words are label values of `mountwarden_mount_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

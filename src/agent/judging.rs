@@ -1,0 +1,170 @@
+//! From what came back to a verdict, and from a verdict that changed to one log line.
+
+use super::core::Core;
+use super::target::{Target, Transition};
+use crate::probe::pool::Blocked;
+use crate::probe::schedule::TargetId;
+use crate::probe::{ProbeReport, Step};
+use crate::snapshot::UnixSeconds;
+use crate::verdict::advice::{AdviceFacts, advice};
+use crate::verdict::{Cause, Evidence, NotRun, Observation, Severity, State, judge};
+
+impl Core {
+    pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
+        let refused = report.step(Step::StatxRoot).and_then(|step| step.errno);
+        if let Some(target) = self.registry.targets.get(&id) {
+            let refused = matches!(refused, Some(libc::EACCES | libc::EPERM));
+            self.servers.note_refusal(&target.server_label(), refused);
+        }
+        self.judge_target(id, Observation::Report(report));
+        let silent = self.registry.targets.get(&id).is_some_and(|target| target.memory.state == State::Hung);
+        self.watch_server(id, silent);
+    }
+
+    pub(super) fn judge_blocked(&mut self, id: TargetId, blocked: Blocked) {
+        let proven = blocked.is_evidence();
+        self.judge_target(id, Observation::Blocked(blocked));
+        self.watch_server(id, proven);
+    }
+
+    pub(super) fn judge_not_run(&mut self, id: TargetId, reason: NotRun) {
+        self.judge_target(id, Observation::NotRun(reason));
+    }
+
+    /// A sibling's probe is blocked: this target is not tried.
+    pub(super) fn inherit(&mut self, id: TargetId, from: TargetId) {
+        let Some(other) = self.registry.targets.get(&from) else { return };
+        if other.memory.state != State::Hung {
+            return;
+        }
+        let observation = Observation::Inherited { from: other.labels.mountpoint.clone(), cause: other.cause() };
+        self.judge_target(id, observation);
+        self.watch_server(id, true);
+    }
+
+    /// Judges a target anew with what its server just said: the state stays, the cause may become known.
+    pub(super) fn judge_again(&mut self, id: TargetId) {
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        if target.memory.state != State::Hung {
+            return;
+        }
+        let Some(decision) = target.decision.take() else { return };
+        target.memory = decision.before;
+        self.judge_target(id, decision.evidence.observation);
+    }
+
+    fn judge_target(&mut self, id: TargetId, observation: Observation) {
+        let (now, unix, tuning) = (self.now(), super::unix_now(), self.tuning());
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        let evidence = Evidence {
+            at_millis: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            facts: target.facts.clone(),
+            server: self.servers.view(target, now),
+            transport: target.transport.map(|(_, counters)| counters),
+            many_refuse: self.servers.many_refuse(),
+            canary: None,
+            observation,
+        };
+        let judgement = judge(&target.memory, &evidence, &tuning);
+        *target.probes.entry(result_word(&evidence.observation)).or_default() += 1;
+        if !matches!(evidence.observation, Observation::NotRun(_) | Observation::Inherited { .. }) {
+            target.last_probe = Some(unix);
+        }
+        if matches!(judgement.verdict.state, State::Healthy | State::Slow) {
+            target.last_success = Some(unix);
+        }
+        if judgement.relearn {
+            target.sentinels.clear();
+        }
+        let before = target.cause();
+        if let Some(transition) = target.accept(judgement, evidence, tuning, unix) {
+            log_transition(target, &transition, unix);
+        } else if target.cause() != before && target.verdict.state == State::Hung {
+            log_cause(target);
+        }
+        self.changed = true;
+    }
+
+    /// Asks the server of a target that does not answer, again and again until it does.
+    fn watch_server(&mut self, id: TargetId, silent: bool) {
+        let now = self.now();
+        if let Some(target) = self.registry.targets.get(&id) {
+            self.servers.watch(target, silent, now);
+        }
+    }
+}
+
+/// The `result` label of `mountwarden_probes_total`.
+fn result_word(observation: &Observation) -> &'static str {
+    match observation {
+        Observation::Report(report) if report.steps.iter().any(|step| step.errno.is_some()) => "error",
+        Observation::Report(_) => "ok",
+        Observation::Blocked(_) => "timeout",
+        Observation::Inherited { .. } => "inherited",
+        Observation::NotRun(_) => "not_run",
+    }
+}
+
+/// The sentence that says what to do about a target.
+pub(super) fn advice_for(target: &Target) -> String {
+    let cause = target.cause().unwrap_or(Cause::Unknown);
+    let facts = AdviceFacts {
+        mountpoint: &target.labels.mountpoint,
+        server: target.origin.server.as_deref(),
+        export: target.origin.export.as_deref(),
+        port: target.origin.port,
+        fstype: &target.labels.fstype,
+    };
+    advice(target.verdict.state, cause, &facts)
+}
+
+/// One line for each change: what, since when, why, what to do. Never one per probe.
+fn log_transition(target: &Target, transition: &Transition, now: UnixSeconds) {
+    let state = target.verdict.state;
+    let labels = &target.labels;
+    let cause = target.cause().map_or("", Cause::as_str);
+    let since = super::rfc3339(now);
+    let previous = if transition.first { "" } else { transition.from.as_str() };
+    let (evidence, advice) = (&target.verdict.evidence, advice_for(target));
+    macro_rules! line {
+        ($level:ident, $message:expr) => {
+            tracing::$level!(
+                mountpoint = labels.mountpoint,
+                source = labels.source,
+                fstype = labels.fstype,
+                state = state.as_str(),
+                previous,
+                cause,
+                since,
+                evidence,
+                advice,
+                "{}",
+                $message
+            )
+        };
+    }
+    let path = &labels.mountpoint;
+    match (state.severity(), transition.first) {
+        (Severity::Healthy, true) => line!(info, format_args!("{path} is watched, healthy")),
+        (Severity::Healthy, false) => line!(info, format_args!("{path} is healthy again, was {previous}")),
+        (Severity::Dead, _) => line!(error, format_args!("{path} is {state}")),
+        (Severity::Degraded, _) => line!(warn, format_args!("{path} is {state}")),
+        (Severity::Unknown, _) => line!(warn, format_args!("{path} could not be probed")),
+    }
+}
+
+fn log_cause(target: &Target) {
+    let (labels, advice) = (&target.labels, advice_for(target));
+    tracing::error!(
+        mountpoint = labels.mountpoint,
+        source = labels.source,
+        fstype = labels.fstype,
+        state = target.verdict.state.as_str(),
+        cause = target.cause().map_or("", Cause::as_str),
+        since = super::rfc3339(target.since),
+        evidence = target.verdict.evidence,
+        advice,
+        "{} is still hung, and the cause is known now",
+        labels.mountpoint
+    );
+}

@@ -1,0 +1,202 @@
+//! From the mount table to targets: which mounts are new, whose roots are the same, which paths lead where.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+
+use super::target::{Key, Labels, Member, Target, choose_labels};
+use crate::mounts::filter::Filter;
+use crate::mounts::{Dev, Kind, Mount, View};
+use crate::probe::Identity;
+use crate::probe::schedule::TargetId;
+use crate::snapshot::UnixSeconds;
+
+/// A mount as one reading of the table knows it. Ids and numbers are reused, so all of it is compared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct MountKey {
+    view: View,
+    id: u64,
+    dev: Dev,
+    source: OsString,
+    mountpoint: OsString,
+}
+
+impl MountKey {
+    pub(super) fn of(mount: &Mount) -> MountKey {
+        MountKey {
+            view: mount.view,
+            id: mount.id,
+            dev: mount.dev,
+            source: mount.source.clone(),
+            mountpoint: mount.mountpoint.clone().into_os_string(),
+        }
+    }
+}
+
+/// All targets and how to find them.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    pub(super) targets: HashMap<TargetId, Target>,
+    by_key: HashMap<Key, TargetId>,
+    by_mount: HashMap<MountKey, TargetId>,
+    by_mount_id: HashMap<u64, TargetId>,
+    labels: HashSet<Labels>,
+    identifying: HashSet<MountKey>,
+    next_id: TargetId,
+}
+
+/// What a reading of the table asks for.
+pub(super) struct Changes {
+    /// Mounts whose root is not identified yet.
+    pub(super) to_identify: Vec<Newcomer>,
+    /// Targets whose last mount is gone.
+    pub(super) removed: Vec<Target>,
+}
+
+/// A mount that was not there before.
+#[derive(Debug, Clone)]
+pub(super) struct Newcomer {
+    pub(super) mount: Mount,
+    pub(super) through: Option<u64>,
+}
+
+impl Registry {
+    /// Takes over a reading: forgets what is gone, renews paths, and says what is new.
+    pub(super) fn update(&mut self, watched: &[Watched<'_>]) -> Changes {
+        let present: HashSet<MountKey> = watched.iter().map(|watched| MountKey::of(watched.mount)).collect();
+        let gone: Vec<MountKey> = self.by_mount.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        let removed = gone.iter().filter_map(|key| self.forget(key)).collect();
+        self.identifying.retain(|key| present.contains(key));
+        for watched in watched {
+            let id = self.by_mount.get(&MountKey::of(watched.mount));
+            if let Some(target) = id.and_then(|id| self.targets.get_mut(id)) {
+                renew(target, watched);
+            }
+        }
+        let to_identify = watched
+            .iter()
+            .filter(|watched| !self.by_mount.contains_key(&MountKey::of(watched.mount)))
+            .filter(|watched| self.identifying.insert(MountKey::of(watched.mount)))
+            .map(|watched| Newcomer { mount: watched.mount.clone(), through: watched.through })
+            .collect();
+        Changes { to_identify, removed }
+    }
+
+    /// A mount's root is identified, or cannot be. Gives the target's id if it is a new one; `None` also when the mount
+    /// went away meanwhile.
+    pub(super) fn identified(
+        &mut self,
+        newcomer: &Newcomer,
+        identity: Option<&Identity>,
+        now: UnixSeconds,
+    ) -> Option<TargetId> {
+        let mount = &newcomer.mount;
+        let mount_key = MountKey::of(mount);
+        if !self.identifying.remove(&mount_key) {
+            return None;
+        }
+        let key = Key::of(mount, identity);
+        let known = self.by_key.get(&key).copied();
+        let id = known.unwrap_or_else(|| {
+            let labels = choose_labels(mount, |labels| self.labels.contains(labels));
+            self.labels.insert(labels.clone());
+            self.next_id += 1;
+            self.by_key.insert(key.clone(), self.next_id);
+            self.targets.insert(self.next_id, Target::new(self.next_id, key, labels, mount, now));
+            self.next_id
+        });
+        self.by_mount.insert(mount_key, id);
+        self.by_mount_id.insert(mount.id, id);
+        if let Some(target) = self.targets.get_mut(&id) {
+            target.members.push(Member {
+                mount_id: mount.id,
+                unique_mount_id: identity.and_then(|identity| identity.unique_mount_id),
+                view: mount.view,
+                mountpoint: mount.mountpoint.clone(),
+                hidden: mount.hidden_by.is_some(),
+                through: newcomer.through,
+            });
+        }
+        known.is_none().then_some(id)
+    }
+
+    /// A probe found another root under a target's path: its mounts are identified anew at the next reading.
+    pub(super) fn dissolve(&mut self, id: TargetId) -> Option<Target> {
+        let keys: Vec<MountKey> =
+            self.by_mount.iter().filter(|(_, target)| **target == id).map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.forget(key)).last()
+    }
+
+    /// The target of a mount.
+    pub(super) fn target_of_mount(&self, mount: &Mount) -> Option<TargetId> {
+        self.by_mount.get(&MountKey::of(mount)).copied()
+    }
+
+    /// The target whose member has this mount id.
+    pub(super) fn by_mount_id(&self, mount_id: u64) -> Option<&Target> {
+        self.targets.get(self.by_mount_id.get(&mount_id)?)
+    }
+
+    /// Nothing is being identified.
+    pub(super) fn settled(&self) -> bool {
+        self.identifying.is_empty()
+    }
+
+    /// Forgets one mount; gives the target back when that was its last.
+    fn forget(&mut self, key: &MountKey) -> Option<Target> {
+        let id = self.by_mount.remove(key)?;
+        if self.by_mount_id.get(&key.id) == Some(&id) {
+            self.by_mount_id.remove(&key.id);
+        }
+        let target = self.targets.get_mut(&id)?;
+        target.members.retain(|member| (member.view, member.mount_id) != (key.view, key.id));
+        if !target.members.is_empty() {
+            return None;
+        }
+        let target = self.targets.remove(&id)?;
+        self.by_key.remove(&target.key);
+        self.labels.remove(&target.labels);
+        Some(target)
+    }
+}
+
+/// What may change while a mount stays: options by a remount, what lies on top of it or on the way to it.
+fn renew(target: &mut Target, watched: &Watched<'_>) {
+    let mount = watched.mount;
+    target.facts = crate::verdict::Facts::of(mount);
+    target.origin.clone_from(&mount.origin);
+    for member in &mut target.members {
+        if (member.view, member.mount_id) == (mount.view, mount.id) {
+            member.hidden = mount.hidden_by.is_some();
+            member.through = watched.through;
+        }
+    }
+}
+
+/// A mount that the agent watches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watched<'table> {
+    pub(super) mount: &'table Mount,
+    /// Mount id of the network mount that its path leads through.
+    pub(super) through: Option<u64>,
+}
+
+/// The mounts that the filter wants, each with the network mount on its way.
+pub(super) fn watched<'table>(mounts: &'table [Mount], filter: &Filter) -> Vec<Watched<'table>> {
+    let by_id: HashMap<(View, u64), &Mount> = mounts.iter().map(|mount| ((mount.view, mount.id), mount)).collect();
+    let through = |mount: &Mount| {
+        let mut at = mount;
+        // The chain ends at the namespace's root, whose parent is not in the table; a loop cannot be longer than it.
+        for _ in 0..by_id.len() {
+            at = by_id.get(&(at.view, at.parent)).filter(|parent| parent.id != at.id)?;
+            if at.kind.is_some_and(|kind| kind != Kind::Autofs) {
+                return Some(at.id);
+            }
+        }
+        None
+    };
+    mounts
+        .iter()
+        .filter(|mount| filter.wants(mount))
+        .map(|mount| Watched { mount, through: through(mount) })
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! Which servers are asked, and what they said. Only those are asked whose mounts do not answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::target::Target;
+use crate::probe::schedule::Now;
+use crate::server::{NfsVersion, ServerAnswer};
+use crate::verdict::ServerView;
+
+/// A silent server is asked so often. Its answer ends the back-off of its mounts, so this bounds how late we notice.
+const ASK_EVERY: Duration = Duration::from_secs(3);
+
+/// An answer older than this explains nothing any more.
+const FRESH: Duration = Duration::from_secs(15);
+
+/// Longest wait for a connection and a NULL reply: a packet or two may be lost on the way (TCP's first retry is after 1 s).
+const LONGEST_ASK: Duration = Duration::from_secs(4);
+
+/// One server as one protocol version sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ServerKey {
+    address: SocketAddr,
+    v3: bool,
+}
+
+#[derive(Debug)]
+struct Server {
+    next: Option<Now>,
+    silent: std::collections::BTreeSet<u64>,
+    last: Option<(Now, ServerAnswer)>,
+    in_flight: bool,
+}
+
+/// The servers of mounts that do not answer.
+#[derive(Debug)]
+pub(super) struct Servers {
+    servers: BTreeMap<ServerKey, Server>,
+    refusing: HashMap<String, bool>,
+    deadline: Duration,
+}
+
+/// What an answer means for the mounts of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// It answers and did not before (or was not asked before).
+    Back,
+    /// Nothing that the schedule needs to know.
+    Same,
+}
+
+impl Servers {
+    pub(super) fn new(timeout: Duration) -> Servers {
+        Servers { servers: BTreeMap::new(), refusing: HashMap::new(), deadline: timeout.min(LONGEST_ASK) }
+    }
+
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// A target of this server is silent, or answers again.
+    pub(super) fn watch(&mut self, target: &Target, silent: bool, now: Now) {
+        let Some(key) = key_of(target) else { return };
+        if !silent {
+            if let Some(server) = self.servers.get_mut(&key) {
+                server.silent.remove(&target.id);
+                if server.silent.is_empty() && !server.in_flight {
+                    self.servers.remove(&key);
+                }
+            }
+            return;
+        }
+        let server = self.servers.entry(key).or_insert_with(|| Server {
+            next: Some(now),
+            silent: std::collections::BTreeSet::new(),
+            last: None,
+            in_flight: false,
+        });
+        server.silent.insert(target.id);
+    }
+
+    /// Forgets a target that is gone.
+    pub(super) fn forget(&mut self, target: &Target) {
+        self.watch(target, false, Duration::ZERO);
+    }
+
+    /// The servers to ask now; at most one question per server is in flight.
+    pub(super) fn take_due(&mut self, now: Now) -> Vec<(ServerKey, SocketAddr, NfsVersion)> {
+        let mut due = Vec::new();
+        for (key, server) in &mut self.servers {
+            if !server.in_flight && server.next.is_some_and(|at| at <= now) {
+                server.in_flight = true;
+                server.next = None;
+                due.push((*key, key.address, if key.v3 { NfsVersion::V3 } else { NfsVersion::V4 }));
+            }
+        }
+        due
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Now> {
+        self.servers.values().filter_map(|server| server.next).min()
+    }
+
+    /// A server answered, or did not. Gives the silent targets that it concerns.
+    pub(super) fn answered(&mut self, key: ServerKey, answer: ServerAnswer, now: Now) -> (News, Vec<u64>) {
+        let Some(server) = self.servers.get_mut(&key) else { return (News::Same, Vec::new()) };
+        server.in_flight = false;
+        let was_alive = server.last.as_ref().map(|(_, answer)| answer.alive());
+        let news = if answer.alive() && was_alive == Some(false) { News::Back } else { News::Same };
+        server.last = Some((now, answer));
+        if server.silent.is_empty() {
+            self.servers.remove(&key);
+            return (News::Same, Vec::new());
+        }
+        server.next = Some(now + ASK_EVERY);
+        (news, server.silent.iter().copied().collect())
+    }
+
+    /// What the server of a target said lately.
+    pub(super) fn view(&self, target: &Target, now: Now) -> Option<ServerView> {
+        let (at, answer) = self.servers.get(&key_of(target)?)?.last.as_ref()?;
+        (now.saturating_sub(*at) <= FRESH).then(|| ServerView {
+            alive: answer.alive(),
+            cause: answer.cause(),
+            words: format!("{answer:?}"),
+        })
+    }
+
+    /// Whether some server is being asked for the first time: `check` waits for it.
+    pub(super) fn asking(&self) -> bool {
+        self.servers.values().any(|server| server.last.is_none())
+    }
+
+    /// Remembers whether a server refused us.
+    pub(super) fn note_refusal(&mut self, server: &str, refused: bool) {
+        self.refusing.insert(server.to_owned(), refused);
+    }
+
+    /// More than half of at least two servers refuse us: more likely it is our rights than theirs.
+    pub(super) fn many_refuse(&self) -> bool {
+        let refusing = self.refusing.values().filter(|refused| **refused).count();
+        refusing >= 2 && refusing * 2 > self.refusing.len()
+    }
+}
+
+/// The server behind a target, if it can be asked: NFS over TCP at a known address.
+fn key_of(target: &Target) -> Option<ServerKey> {
+    if !target.facts.kind?.is_nfs() {
+        return None;
+    }
+    let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(2049));
+    let version = NfsVersion::from_option(target.origin.version.as_deref().unwrap_or("4"))?;
+    Some(ServerKey { address, v3: version == NfsVersion::V3 })
+}

@@ -1,0 +1,236 @@
+//! A target: what one probe answers for, and what is known of it.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::mounts::mountstats::TransportCounters;
+use crate::mounts::octal;
+use crate::mounts::{Dev, Kind, Mount, Origin, View};
+use crate::probe::schedule::{Now, TargetId};
+use crate::probe::wire::Place;
+use crate::probe::{Identity, Sentinel, StepResult};
+use crate::snapshot::UnixSeconds;
+use crate::verdict::judge::Decision;
+use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Verdict};
+
+/// What tells one target from another (DESIGN section 2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// The root's identity is known: all mounts of this directory are one target.
+    Root { dev: Dev, root: Vec<u8>, source: Vec<u8>, handle: Vec<u8>, ino: u64 },
+    /// It could not be told: each mount is a target of its own.
+    Mount { id: u64, dev: Dev, source: Vec<u8> },
+}
+
+impl Key {
+    pub(super) fn of(mount: &Mount, identity: Option<&Identity>) -> Key {
+        let source = mount.source.as_bytes().to_vec();
+        match identity {
+            Some(identity) => Key::Root {
+                dev: mount.dev,
+                root: mount.root.as_bytes().to_vec(),
+                source,
+                handle: identity.handle.clone(),
+                // Where there is a handle it says more; the cached inode number may be the mount's, not the root's.
+                ino: if identity.handle.is_empty() { identity.ino } else { 0 },
+            },
+            None => Key::Mount { id: mount.id, dev: mount.dev, source },
+        }
+    }
+}
+
+/// One mount of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) mount_id: u64,
+    pub(super) unique_mount_id: Option<u64>,
+    pub(super) view: View,
+    pub(super) mountpoint: PathBuf,
+    pub(super) hidden: bool,
+    /// Mount id of the network mount that the path leads through.
+    pub(super) through: Option<u64>,
+}
+
+/// Labels of a target: chosen once, unique in the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Labels {
+    pub(super) mountpoint: String,
+    pub(super) source: String,
+    pub(super) fstype: String,
+}
+
+/// What is known of a target.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) id: TargetId,
+    pub(super) key: Key,
+    pub(super) labels: Labels,
+    pub(super) dev: Dev,
+    pub(super) origin: Origin,
+    pub(super) facts: Facts,
+    pub(super) owner: String,
+    pub(super) members: Vec<Member>,
+    pub(super) memory: Memory,
+    pub(super) verdict: Verdict,
+    pub(super) since: UnixSeconds,
+    pub(super) sentinels: Vec<Sentinel>,
+    pub(super) learned_at: Option<Now>,
+    pub(super) rounds: usize,
+    pub(super) steps: Vec<StepResult>,
+    pub(super) last_probe: Option<UnixSeconds>,
+    pub(super) last_success: Option<UnixSeconds>,
+    pub(super) started_at: Option<Now>,
+    pub(super) blocked_since: Option<Now>,
+    pub(super) blocked_total: Duration,
+    pub(super) probes: BTreeMap<&'static str, u64>,
+    pub(super) transitions: BTreeMap<State, u64>,
+    pub(super) transport: Option<(Now, TransportCounters)>,
+    pub(super) decision: Option<Decision>,
+    pub(super) judged: bool,
+}
+
+/// A state that was left for another.
+pub(super) struct Transition {
+    pub(super) from: State,
+    pub(super) first: bool,
+}
+
+impl Target {
+    pub(super) fn new(id: TargetId, key: Key, labels: Labels, mount: &Mount, now_unix: UnixSeconds) -> Target {
+        let memory = Memory::default();
+        Target {
+            id,
+            key,
+            labels,
+            dev: mount.dev,
+            origin: mount.origin.clone(),
+            facts: Facts::of(mount),
+            owner: owner(mount),
+            members: Vec::new(),
+            verdict: Verdict {
+                state: memory.state,
+                cause: memory.cause,
+                evidence: memory.evidence.clone(),
+                inherited: false,
+                findings: Vec::new(),
+            },
+            memory,
+            since: now_unix,
+            sentinels: Vec::new(),
+            learned_at: None,
+            rounds: 0,
+            steps: Vec::new(),
+            last_probe: None,
+            last_success: None,
+            started_at: None,
+            blocked_since: None,
+            blocked_total: Duration::ZERO,
+            probes: BTreeMap::new(),
+            transitions: BTreeMap::new(),
+            transport: None,
+            decision: None,
+            judged: false,
+        }
+    }
+
+    /// Sentinels need handles that mean something and a transport whose reconnects can be seen.
+    pub(super) fn takes_sentinels(&self) -> bool {
+        self.facts.kind.is_some_and(Kind::is_nfs)
+    }
+
+    /// Whether something tells us that its server is back.
+    pub(super) fn watched(&self) -> bool {
+        self.facts.kind.is_some_and(Kind::is_nfs) && self.origin.address.is_some()
+    }
+
+    /// Name under which its server's load is counted; empty for filesystems without one.
+    pub(super) fn server_label(&self) -> String {
+        let address = self.origin.address.map(|address| address.to_string());
+        self.origin.server.clone().or(address).unwrap_or_default()
+    }
+
+    /// Takes a judgement over.
+    pub(super) fn accept(&mut self, judgement: Judgement, evidence: Evidence, tuning: Tuning, now: UnixSeconds) -> Option<Transition> {
+        let from = self.verdict.state;
+        let first = !std::mem::replace(&mut self.judged, true);
+        let before = std::mem::replace(&mut self.memory, judgement.memory);
+        self.verdict = judgement.verdict;
+        let dull = self.verdict.state == State::Healthy && self.verdict.findings.is_empty();
+        self.decision = (!dull).then_some(Decision { before, evidence, tuning });
+        if from == self.verdict.state && !first {
+            return None;
+        }
+        self.since = now;
+        *self.transitions.entry(self.verdict.state).or_default() += 1;
+        Some(Transition { from, first })
+    }
+
+    pub(super) fn cause(&self) -> Option<Cause> {
+        self.verdict.cause
+    }
+
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.verdict.findings.clone();
+        if self.members.iter().any(|member| member.hidden) {
+            findings.push(Finding::Hidden);
+        }
+        findings
+    }
+}
+
+use crate::verdict::Tuning;
+
+/// How a worker reaches a member: the host's paths through PID 1's root, our own as they are.
+pub(super) fn place(member: &Member, dev: Dev, proc_root: &Path) -> Place {
+    let root = match member.view {
+        View::Own => Vec::new(),
+        View::Host => proc_root.join("1/root").as_os_str().as_bytes().to_vec(),
+    };
+    Place {
+        root,
+        path: member.mountpoint.as_os_str().as_bytes().to_vec(),
+        mount_id: member.mount_id,
+        dev,
+        cached_only: member.through.is_some(),
+    }
+}
+
+/// Whose workers it counts against: the pod under whose directory it is mounted, else the source.
+fn owner(mount: &Mount) -> String {
+    pod_uid(&mount.mountpoint).unwrap_or_else(|| mount.origin.label.clone())
+}
+
+/// Pod UID in a path below the kubelet's directory.
+pub(super) fn pod_uid(path: &Path) -> Option<String> {
+    let mut parts = path.iter();
+    parts.find(|part| *part == "pods")?;
+    let uid = parts.next()?.to_str()?;
+    let below = parts.next()?;
+    let volumes = below == "volumes" || below == "volume-subpaths" || below == "volumeDevices";
+    (volumes && uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'))
+        .then(|| uid.to_owned())
+}
+
+/// Labels that no other target has: the pod's UID as `*`, then its first digits, then whole, then the mount id.
+pub(super) fn choose_labels(mount: &Mount, taken: impl Fn(&Labels) -> bool) -> Labels {
+    let path = octal::label(mount.mountpoint.as_os_str());
+    let mut names = Vec::new();
+    if let Some(uid) = pod_uid(&mount.mountpoint) {
+        names.push(path.replacen(&uid, "*", 1));
+        let digits: String = uid.chars().take(8).collect();
+        names.push(path.replacen(&uid, &format!("{digits}*"), 1));
+    }
+    names.push(path.clone());
+    let with = |mountpoint: String| Labels {
+        mountpoint,
+        source: mount.origin.label.clone(),
+        fstype: mount.fstype.clone(),
+    };
+    names
+        .into_iter()
+        .map(with)
+        .find(|labels| !taken(labels))
+        .unwrap_or_else(|| with(format!("{path} (mount {})", mount.id)))
+}

@@ -1,0 +1,95 @@
+//! The kernel's transport counters: read for all NFS mounts at once, by a worker.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::mounts::View;
+use crate::mounts::mountstats::TransportCounters;
+use crate::mounts::table::Table;
+use crate::probe::schedule::Now;
+use crate::probe::wire::CounterRow;
+
+/// Shortest time between two readings that are not asked for.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// A reading may cost so much of the time: the next one waits so many times as long as the last one took.
+const COST: u32 = 100;
+
+#[derive(Debug, Default)]
+struct Source {
+    next: Option<Now>,
+    in_flight: bool,
+    again: bool,
+    took: Duration,
+    rows: HashMap<(Vec<u8>, Vec<u8>), TransportCounters>,
+}
+
+/// Readings of mountstats, one per mount table.
+#[derive(Debug, Default)]
+pub(super) struct Transports {
+    sources: BTreeMap<View, Source>,
+}
+
+impl Transports {
+    /// Only tables with NFS mounts have counters.
+    pub(super) fn take_table(&mut self, table: &Table, now: Now) {
+        for mount in table.mounts.iter().filter(|mount| mount.kind.is_some_and(|kind| kind.is_nfs())) {
+            self.sources.entry(mount.view).or_insert_with(|| Source { next: Some(now), ..Source::default() });
+        }
+    }
+
+    /// The tables to read now.
+    pub(super) fn take_due(&mut self, now: Now) -> Vec<View> {
+        let mut due = Vec::new();
+        for (view, source) in &mut self.sources {
+            if !source.in_flight && source.next.is_some_and(|at| at <= now) {
+                source.in_flight = true;
+                source.next = None;
+                due.push(*view);
+            }
+        }
+        due
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Now> {
+        self.sources.values().filter_map(|source| source.next).min()
+    }
+
+    /// Counters that are younger than now are wanted; false when there are none to be had.
+    pub(super) fn ask_now(&mut self, view: View, now: Now) -> bool {
+        let Some(source) = self.sources.get_mut(&view) else { return false };
+        // One that is on its way may have been read before the question.
+        source.again |= source.in_flight;
+        if !source.in_flight {
+            source.next = Some(now);
+        }
+        true
+    }
+
+    /// A reading came back. True: it is younger than every question so far.
+    pub(super) fn counted(
+        &mut self,
+        view: View,
+        rows: Option<Vec<CounterRow>>,
+        took: Duration,
+        now: Now,
+        interval: Duration,
+    ) -> bool {
+        let Some(source) = self.sources.get_mut(&view) else { return true };
+        source.in_flight = false;
+        source.took = took;
+        let key = |row: CounterRow| ((row.mountpoint, row.source), row.counters);
+        source.rows = rows.unwrap_or_default().into_iter().map(key).collect();
+        if std::mem::take(&mut source.again) {
+            source.next = Some(now);
+            return false;
+        }
+        source.next = Some(now + (interval / 3).max(took * COST).min(interval).max(SHORTEST));
+        true
+    }
+
+    /// The counters of a mount, by mountpoint and source as the table has them.
+    pub(super) fn of(&self, view: View, mountpoint: &[u8], source: &[u8]) -> Option<TransportCounters> {
+        self.sources.get(&view)?.rows.get(&(mountpoint.to_vec(), source.to_vec())).copied()
+    }
+}

@@ -1,0 +1,57 @@
+//! The binary that workers start from: a sealed copy in memory, made when the agent starts.
+//!
+//! The file that the agent was started from may lie on a mount that dies, or be replaced by an update; a worker must start
+//! all the same, and must be of the agent's own version.
+#![expect(unsafe_code, reason = "memfd_create with MFD_EXEC has no safe wrapper yet")]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+
+/// A sealed in-memory copy of the running binary.
+#[derive(Debug)]
+pub struct Image {
+    memory: OwnedFd,
+}
+
+impl Image {
+    /// Copies `/proc/self/exe` into memory and seals it.
+    ///
+    /// # Errors
+    /// The binary cannot be read, or the kernel refuses memory files.
+    pub fn of_this_binary() -> io::Result<Image> {
+        let mut source = crate::localfs::open_kernel_file("/proc/self/exe".as_ref())?;
+        let memory = create()?;
+        let mut target = File::from(memory);
+        io::copy(&mut source, &mut target)?;
+        let memory = OwnedFd::from(target);
+        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(Image { memory })
+    }
+
+    /// A path that a child of this process can execute.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.memory.as_raw_fd()))
+    }
+}
+
+/// Linux 6.3 wants `MFD_EXEC` said (sysctl vm.memfd_noexec); older kernels do not know it and answer EINVAL.
+fn create() -> io::Result<OwnedFd> {
+    let name = CString::new("mountwarden-worker")?;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    for flags in [flags | libc::MFD_EXEC, flags] {
+        // SAFETY: `name` is a NUL-terminated string that lives across the call; the result is checked before use.
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+        if fd >= 0 {
+            // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    Err(io::Error::last_os_error())
+}

@@ -1,0 +1,279 @@
+//! The workers: kept warm, given one job at a time, killed at the deadline, abandoned when they do not die.
+//!
+//! A missed deadline is described, not judged: which step the worker had entered, whether it used CPU since, what the
+//! kernel says it is doing, and whether our own clock was on time. All of it works without privilege.
+
+mod admission;
+mod blocked;
+mod process;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+pub use admission::Class;
+use admission::{Admission, Permit};
+pub use blocked::{Blocked, OwnClock};
+use process::{Heard, Process};
+
+use super::Step;
+use super::image::Image;
+use super::wire::{Answer, Job};
+
+/// Bounds of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Workers kept ready.
+    pub warm: usize,
+    /// Workers busy or stuck at a time.
+    pub max: usize,
+    /// The same for one owner.
+    pub per_owner: usize,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The worker answered.
+    Answered(Answer),
+    /// A step missed its deadline. The worker was killed; `gone` resolves when the kernel has let it go.
+    Missed {
+        /// What was seen at the deadline.
+        blocked: Blocked,
+        /// Resolves (or is closed) when the worker is reaped.
+        gone: oneshot::Receiver<()>,
+    },
+    /// The worker ended or broke the wire format; it says nothing about the mount.
+    Lost(String),
+    /// No worker became free in time: too many are blocked.
+    NoRoom,
+    /// No worker could be started.
+    NotStarted(io::Error),
+}
+
+/// Counters of the pool, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Workers waiting for work.
+    pub idle: u64,
+    /// Workers with a job.
+    pub busy: u64,
+    /// Workers killed and not yet reaped.
+    pub stuck: u64,
+    /// Killed at a deadline.
+    pub killed: u64,
+    /// Started.
+    pub started: u64,
+    /// Ended by themselves or by somebody else.
+    pub lost: u64,
+    /// Broke the wire format.
+    pub protocol_errors: u64,
+    /// Could not be started.
+    pub spawn_errors: u64,
+    /// Jobs not run for want of a worker.
+    pub cap_hits: u64,
+}
+
+/// The pool; clones share it.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    image: Image,
+    limits: Limits,
+    admission: Arc<Admission>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Process>,
+    counts: Counts,
+}
+
+impl Pool {
+    /// A pool whose workers start from `image`. Must be called, and used, inside a tokio runtime whose thread lives as
+    /// long as the process: workers die with the thread that started them (PR_SET_PDEATHSIG).
+    #[must_use]
+    pub fn new(image: Image, limits: Limits) -> Pool {
+        let admission = Arc::new(Admission::new(limits.max, limits.per_owner));
+        let pool = Pool { shared: Arc::new(Shared { image, limits, admission, state: Mutex::default() }) };
+        pool.keep_warm();
+        pool
+    }
+
+    /// Runs a job in a worker. Each step has `deadline`; `patience` bounds the wait for a free worker.
+    pub async fn run(&self, job: Job, owner: &str, class: Class, deadline: Duration, patience: Duration) -> Outcome {
+        let Some(permit) = self.shared.admission.acquire(owner, class, patience).await else {
+            self.state().counts.cap_hits += 1;
+            return Outcome::NoRoom;
+        };
+        self.state().counts.busy += 1;
+        let outcome = self.run_admitted(job, permit, deadline).await;
+        self.state().counts.busy -= 1;
+        outcome
+    }
+
+    /// Counters for metrics.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let state = self.state();
+        Counts { idle: state.idle.len() as u64, ..state.counts }
+    }
+
+    async fn run_admitted(&self, job: Job, permit: Permit, deadline: Duration) -> Outcome {
+        // A warm worker may have been killed by somebody meanwhile; that is noticed at the first write or read, and a
+        // fresh one takes the job. A fresh one that ends too is reported.
+        loop {
+            let (mut process, fresh) = match self.take() {
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.state().counts.spawn_errors += 1;
+                    return Outcome::NotStarted(error);
+                }
+            };
+            if let Err(error) = process.begin(&job).await {
+                self.discard(process, true);
+                if fresh {
+                    return Outcome::Lost(format!("the worker did not take the job: {error}"));
+                }
+                continue;
+            }
+            match self.wait(&mut process, deadline).await {
+                Wait::Answered(answer) => {
+                    self.give_back(process);
+                    return Outcome::Answered(answer);
+                }
+                Wait::Ended { heard_of } if !fresh && !heard_of => self.discard(process, true),
+                Wait::Ended { .. } => {
+                    self.discard(process, true);
+                    return Outcome::Lost("the worker ended before it answered".to_owned());
+                }
+                Wait::Broken(error) => {
+                    self.state().counts.protocol_errors += 1;
+                    self.discard(process, false);
+                    return Outcome::Lost(error);
+                }
+                Wait::Missed(blocked) => {
+                    let gone = self.abandon(process, permit);
+                    return Outcome::Missed { blocked, gone };
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, process: &mut Process, deadline: Duration) -> Wait {
+        let mut clock = OwnClock::start(deadline);
+        let mut entered: Option<(Step, u64, Instant)> = None;
+        loop {
+            match timeout_at(clock.deadline(), process.hear()).await {
+                Ok(Ok(Heard::Entering(step, cpu_nanos))) => {
+                    entered = Some((step, cpu_nanos, Instant::now()));
+                    clock = OwnClock::start(deadline);
+                }
+                Ok(Ok(Heard::Done(answer))) => return Wait::Answered(answer),
+                Ok(Ok(Heard::Ended)) => return Wait::Ended { heard_of: entered.is_some() },
+                Ok(Err(error)) => return Wait::Broken(error.to_string()),
+                Err(_) => return Wait::Missed(Blocked::describe(process.pid(), entered, &clock)),
+            }
+        }
+    }
+
+    /// A warm worker, or a new one (`true`).
+    fn take(&self) -> io::Result<(Process, bool)> {
+        if let Some(process) = self.state().idle.pop() {
+            return Ok((process, false));
+        }
+        self.start().map(|process| (process, true))
+    }
+
+    fn start(&self) -> io::Result<Process> {
+        let process = Process::start(&self.shared.image.path())?;
+        self.state().counts.started += 1;
+        Ok(process)
+    }
+
+    fn give_back(&self, process: Process) {
+        let mut state = self.state();
+        if state.idle.len() < self.shared.limits.warm {
+            state.idle.push(process);
+            return;
+        }
+        drop(state);
+        // Closing its socket ends it.
+        process.end();
+    }
+
+    fn discard(&self, process: Process, lost: bool) {
+        if lost {
+            self.state().counts.lost += 1;
+        }
+        process.kill_and_reap(None);
+        self.keep_warm();
+    }
+
+    /// Kills a worker that missed its deadline. Its permit is held until the kernel lets it go.
+    fn abandon(&self, process: Process, permit: Permit) -> oneshot::Receiver<()> {
+        let (sender, gone) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.counts.killed += 1;
+            state.counts.stuck += 1;
+        }
+        let shared = Arc::clone(&self.shared);
+        process.kill_and_reap(Some(Box::new(move || {
+            shared.state().counts.stuck -= 1;
+            drop(permit);
+            // Nobody may be waiting any more: the target can be gone.
+            let _ = sender.send(());
+        })));
+        self.keep_warm();
+        gone
+    }
+
+    /// Starts workers until enough are ready or at work, so that a killed one is replaced before it is needed.
+    fn keep_warm(&self) {
+        loop {
+            {
+                let state = self.state();
+                if state.idle.len() as u64 + state.counts.busy >= self.shared.limits.warm as u64 {
+                    return;
+                }
+            }
+            match self.start() {
+                Ok(process) => self.state().idle.push(process),
+                Err(error) => {
+                    self.state().counts.spawn_errors += 1;
+                    tracing::debug!(%error, "cannot start a spare probe worker");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Wait {
+    Answered(Answer),
+    Ended { heard_of: bool },
+    Broken(String),
+    Missed(Blocked),
+}
+
+#[cfg(test)]
+mod tests;

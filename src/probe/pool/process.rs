@@ -1,0 +1,143 @@
+//! One worker process and its socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use crate::probe::Step;
+use crate::probe::wire::{self, Answer, Decoder, Job, Message, Request, WireError};
+use crate::probe::worker::WORKER_ARGUMENT;
+
+/// A worker that runs.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    pid: i32,
+    socket: UnixStream,
+    decoder: Decoder,
+    seq: u64,
+}
+
+/// What a worker said.
+pub(super) enum Heard {
+    /// It enters a step, having used so much CPU (nanoseconds).
+    Entering(Step, u64),
+    /// It is done.
+    Done(Answer),
+    /// It closed its socket.
+    Ended,
+}
+
+/// How a worker broke the wire format.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Breach {
+    #[error("the worker's socket failed: {0}")]
+    Socket(#[from] io::Error),
+    #[error("the worker sent nonsense: {0}")]
+    Wire(#[from] WireError),
+    #[error("the worker answered request {got} where {want} was asked")]
+    WrongRequest { got: u64, want: u64 },
+    #[error("the worker said more than its answer")]
+    Excess,
+}
+
+impl Process {
+    /// Starts a worker whose standard input is its socket; it closes everything else by itself.
+    pub(super) fn start(image: &Path) -> io::Result<Process> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let socket = UnixStream::from_std(ours)?;
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that starts workers")]
+        let child = Command::new(image)
+            .arg0("mountwarden")
+            .arg(WORKER_ARGUMENT)
+            .arg(std::process::id().to_string())
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A signal for the agent's process group (Ctrl-C) is the agent's to handle.
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Process { child, pid, socket, decoder: Decoder::default(), seq: 0 })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Hands over a job.
+    pub(super) async fn begin(&mut self, job: &Job) -> Result<(), Breach> {
+        if !self.decoder.is_empty() {
+            return Err(Breach::Excess);
+        }
+        self.seq += 1;
+        let frame = wire::encode(&Request { seq: self.seq, job: job.clone() })?;
+        self.socket.write_all(&frame).await?;
+        Ok(())
+    }
+
+    /// The next thing the worker says about the job at hand. Safe to drop at any await.
+    pub(super) async fn hear(&mut self) -> Result<Heard, Breach> {
+        loop {
+            match self.decoder.next::<Message>()? {
+                Some(Message::Ready) if self.seq == 1 => continue,
+                Some(Message::Ready) => return Err(Breach::Excess),
+                Some(Message::Entering { seq, step, cpu_nanos }) => {
+                    self.expect(seq)?;
+                    return Ok(Heard::Entering(step, cpu_nanos));
+                }
+                Some(Message::Done { seq, answer }) => {
+                    self.expect(seq)?;
+                    // The worker answers once and then waits: anything behind the answer is a breach.
+                    return if self.decoder.is_empty() { Ok(Heard::Done(answer)) } else { Err(Breach::Excess) };
+                }
+                None => {}
+            }
+            let mut chunk = [0; 4096];
+            let count = match self.socket.read(&mut chunk).await {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+                Err(error) => return Err(error.into()),
+            };
+            if count == 0 {
+                return Ok(Heard::Ended);
+            }
+            self.decoder.push(chunk.get(..count).unwrap_or_default());
+        }
+    }
+
+    fn expect(&self, got: u64) -> Result<(), Breach> {
+        if got == self.seq { Ok(()) } else { Err(Breach::WrongRequest { got, want: self.seq }) }
+    }
+
+    /// Lets a healthy worker end by closing its socket, and reaps it.
+    pub(super) fn end(self) {
+        let Process { mut child, socket, .. } = self;
+        drop(socket);
+        tokio::spawn(async move {
+            let _ = child.wait().await;
+        });
+    }
+
+    /// Sends SIGKILL and reaps the process when the kernel lets it go, which may be never.
+    pub(super) fn kill_and_reap(self, then: Option<Box<dyn FnOnce() + Send>>) {
+        let Process { mut child, socket, .. } = self;
+        // Fails only when it is dead already.
+        let _ = child.start_kill();
+        drop(socket);
+        tokio::spawn(async move {
+            let _ = child.wait().await;
+            if let Some(then) = then {
+                then();
+            }
+        });
+    }
+}

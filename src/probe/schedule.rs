@@ -1,0 +1,313 @@
+//! When which target is probed. Pure: time in, decisions out.
+//!
+//! Rules kept here: an interval with jitter; at most one probe in flight per superblock, and while one is blocked its
+//! siblings inherit instead of blocking too; at most so many young probes per server; back-off on targets that block,
+//! ended at once by [`Schedule::rearm`].
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::mounts::Dev;
+
+/// Names a target for as long as the agent runs; never reused.
+pub type TargetId = u64;
+
+/// Time since the agent started.
+pub type Now = Duration;
+
+/// Share of the interval by which each round is moved at random: probes of a node, and of all nodes that were started
+/// together, must not reach a server in step.
+const JITTER: f64 = 0.1;
+
+/// How the schedule runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Time between two probes of a target that answers.
+    pub interval: Duration,
+    /// Longest time between two probes of a target that blocks, if its server can be watched.
+    pub backoff_max: Duration,
+    /// Probes in flight per server that have not yet taken longer than the slow threshold.
+    pub per_server: usize,
+}
+
+impl Pace {
+    /// The back-off ends here where nothing tells us that the server is back: 30 s at the default interval.
+    fn unwatched_max(&self) -> Duration {
+        self.backoff_max.min(self.interval * 2).max(self.interval)
+    }
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Probe this target.
+    Probe(TargetId),
+    /// Do not: a probe of the second one is blocked on the same superblock. The first one inherits its verdict.
+    Inherit(TargetId, TargetId),
+}
+
+/// How a probe ended, as far as the schedule cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The kernel answered, whatever it said.
+    Answered,
+    /// It blocked; the worker was killed.
+    Blocked,
+    /// It was not run, or proves nothing: again soon.
+    NotRun,
+    /// There is no way to it at present: again in an interval.
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Slot {
+    dev: Dev,
+    server: String,
+    watched: bool,
+    next: Option<Now>,
+    backoff: Option<Duration>,
+    young: bool,
+}
+
+/// The superblock's state.
+#[derive(Debug, Default)]
+struct Lane {
+    members: Vec<TargetId>,
+    in_flight: Option<TargetId>,
+    /// The member whose last probe blocked: it alone is probed until it answers.
+    blocked: Option<TargetId>,
+    /// A killed worker is still in the kernel.
+    unreaped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    young: usize,
+    waiting: VecDeque<TargetId>,
+}
+
+/// The schedule of all targets.
+#[derive(Debug)]
+pub struct Schedule {
+    pace: Pace,
+    slots: HashMap<TargetId, Slot>,
+    lanes: HashMap<Dev, Lane>,
+    servers: HashMap<String, Server>,
+    queue: BTreeSet<(Now, TargetId)>,
+    random: fastrand::Rng,
+}
+
+impl Schedule {
+    /// An empty schedule.
+    #[must_use]
+    pub fn new(pace: Pace, random: fastrand::Rng) -> Schedule {
+        let (slots, lanes, servers) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Schedule { pace, slots, lanes, servers, queue: BTreeSet::new(), random }
+    }
+
+    /// Changes the pace; what is queued stays where it is.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// Adds a target; its first probe is due now. `watched`: something tells us when its server is back.
+    pub fn add(&mut self, id: TargetId, dev: Dev, server: &str, watched: bool, now: Now) {
+        let slot = Slot { dev, server: server.to_owned(), watched, next: None, backoff: None, young: false };
+        self.slots.insert(id, slot);
+        self.lanes.entry(dev).or_default().members.push(id);
+        self.put(id, now);
+    }
+
+    /// Forgets a target. A probe of it that is in flight may still report its end.
+    pub fn remove(&mut self, id: TargetId, now: Now) {
+        self.unqueue(id);
+        self.grow_up(id);
+        let Some(slot) = self.slots.remove(&id) else { return };
+        if let Some(server) = self.servers.get_mut(&slot.server) {
+            server.waiting.retain(|waiting| *waiting != id);
+            if server.young == 0 && server.waiting.is_empty() {
+                self.servers.remove(&slot.server);
+            }
+        }
+        let Some(lane) = self.lanes.get_mut(&slot.dev) else { return };
+        lane.members.retain(|member| *member != id);
+        if lane.blocked == Some(id) {
+            lane.blocked = None;
+        }
+        let wake = lane.members.clone();
+        self.drop_idle_lane(slot.dev);
+        for member in wake {
+            self.wake(member, now);
+        }
+    }
+
+    /// Takes what is due. A target given out as [`Due::Probe`] counts as in flight until [`Schedule::ended`].
+    pub fn take_due(&mut self, now: Now) -> Vec<Due> {
+        let mut due = Vec::new();
+        while let Some(&(at, id)) = self.queue.first() {
+            if at > now {
+                break;
+            }
+            self.unqueue(id);
+            due.extend(self.offer(id));
+        }
+        due
+    }
+
+    /// When [`Schedule::take_due`] has something next.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Now> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// A probe has been in flight for longer than the slow threshold: it no longer counts against its server.
+    pub fn grow_up(&mut self, id: TargetId) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if !std::mem::take(&mut slot.young) {
+            return;
+        }
+        let Some(server) = self.servers.get_mut(&slot.server) else { return };
+        server.young = server.young.saturating_sub(1);
+        if let Some(next) = server.waiting.pop_front() {
+            self.put(next, Duration::ZERO);
+        }
+    }
+
+    /// A probe ended. `dev` is the superblock it ran on (the target may be gone). With [`Ended::Blocked`] the lane stays
+    /// taken until [`Schedule::reaped`].
+    pub fn ended(&mut self, id: TargetId, dev: Dev, ended: Ended, now: Now) {
+        self.grow_up(id);
+        let lane = self.lanes.entry(dev).or_default();
+        lane.in_flight = None;
+        let opened = match ended {
+            Ended::Blocked => {
+                lane.unreaped = true;
+                lane.blocked = lane.members.contains(&id).then_some(id);
+                false
+            }
+            Ended::Answered => lane.blocked.take().is_some(),
+            Ended::NotRun | Ended::Skipped => false,
+        };
+        let members = lane.members.clone();
+        self.drop_idle_lane(dev);
+        for member in members.into_iter().filter(|member| *member != id) {
+            // Siblings learn at once that the lane is blocked (they inherit) or open again (they are probed). After an
+            // ordinary end only those move that were waiting for the lane.
+            if opened || ended == Ended::Blocked || self.slots.get(&member).is_some_and(|slot| slot.next.is_none()) {
+                self.wake(member, now);
+            }
+        }
+        self.plan_next(id, ended, now);
+    }
+
+    /// The kernel let the killed worker of this superblock go.
+    pub fn reaped(&mut self, dev: Dev, now: Now) {
+        let Some(lane) = self.lanes.get_mut(&dev) else { return };
+        lane.unreaped = false;
+        let candidates = lane.blocked.map_or_else(|| lane.members.clone(), |blocked| vec![blocked]);
+        self.drop_idle_lane(dev);
+        for id in candidates {
+            // Those that became due meanwhile were turned away and wait for this.
+            if self.slots.get(&id).is_some_and(|slot| slot.next.is_none()) {
+                self.put(id, now);
+            }
+        }
+    }
+
+    /// The server is back: ends the back-off of this target and probes it now.
+    pub fn rearm(&mut self, id: TargetId, now: Now) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if slot.backoff.take().is_some() {
+            self.wake(id, now);
+        }
+    }
+
+    /// Something happened to its transport: probe it now unless it blocks.
+    pub fn hurry(&mut self, id: TargetId, now: Now) {
+        if self.slots.get(&id).is_some_and(|slot| slot.backoff.is_none()) {
+            self.wake(id, now);
+        }
+    }
+
+    /// Present back-off of a target that blocks.
+    #[must_use]
+    pub fn backoff(&self, id: TargetId) -> Option<Duration> {
+        self.slots.get(&id)?.backoff
+    }
+
+    /// Decides about a target that is due.
+    fn offer(&mut self, id: TargetId) -> Option<Due> {
+        let slot = self.slots.get_mut(&id)?;
+        let lane = self.lanes.entry(slot.dev).or_default();
+        if let Some(blocked) = lane.blocked.filter(|blocked| *blocked != id) {
+            // Woken again when the lane opens.
+            return Some(Due::Inherit(id, blocked));
+        }
+        if lane.in_flight.is_some() || lane.unreaped {
+            return None;
+        }
+        let server = self.servers.entry(slot.server.clone()).or_default();
+        if !slot.server.is_empty() && server.young >= self.pace.per_server {
+            if !server.waiting.contains(&id) {
+                server.waiting.push_back(id);
+            }
+            return None;
+        }
+        server.young += 1;
+        slot.young = true;
+        lane.in_flight = Some(id);
+        Some(Due::Probe(id))
+    }
+
+    fn plan_next(&mut self, id: TargetId, ended: Ended, now: Now) {
+        let pace = self.pace;
+        let factor = 1.0 - JITTER + 2.0 * JITTER * self.random.f64();
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let wait = match ended {
+            Ended::Answered => {
+                slot.backoff = None;
+                pace.interval.mul_f64(factor)
+            }
+            Ended::Blocked => {
+                let limit = if slot.watched { pace.backoff_max } else { pace.unwatched_max() };
+                let wait = slot.backoff.map_or(pace.interval, |before| (before * 2).min(limit));
+                slot.backoff = Some(wait);
+                wait.mul_f64(factor)
+            }
+            Ended::Skipped => pace.interval.mul_f64(factor),
+            Ended::NotRun => (pace.interval / 4).mul_f64(factor),
+        };
+        self.put(id, now + wait);
+    }
+
+    fn wake(&mut self, id: TargetId, now: Now) {
+        let in_flight = self.slots.get(&id).and_then(|slot| self.lanes.get(&slot.dev)?.in_flight) == Some(id);
+        if !in_flight {
+            self.put(id, now);
+        }
+    }
+
+    fn put(&mut self, id: TargetId, at: Now) {
+        self.unqueue(id);
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.next = Some(at);
+            self.queue.insert((at, id));
+        }
+    }
+
+    fn unqueue(&mut self, id: TargetId) {
+        if let Some(at) = self.slots.get_mut(&id).and_then(|slot| slot.next.take()) {
+            self.queue.remove(&(at, id));
+        }
+    }
+
+    fn drop_idle_lane(&mut self, dev: Dev) {
+        let idle = |lane: &Lane| lane.members.is_empty() && lane.in_flight.is_none() && !lane.unreaped;
+        if self.lanes.get(&dev).is_some_and(idle) {
+            self.lanes.remove(&dev);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use super::*;
+
+const PACE: Pace =
+    Pace { interval: Duration::from_secs(15), backoff_max: Duration::from_secs(120), per_server: 2 };
+
+fn schedule() -> Schedule {
+    Schedule::new(PACE, fastrand::Rng::with_seed(7))
+}
+
+fn dev(minor: u32) -> Dev {
+    Dev { major: 0, minor }
+}
+
+fn at(seconds: u64) -> Now {
+    Duration::from_secs(seconds)
+}
+
+fn in_seconds(schedule: &Schedule, now: Now) -> f64 {
+    (schedule.next_wake().unwrap() - now).as_secs_f64()
+}
+
+#[test]
+fn a_new_target_is_probed_at_once_and_then_each_interval_with_jitter() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    assert_eq!(schedule.take_due(at(0)), [Due::Probe(1)]);
+    assert_eq!(schedule.next_wake(), None, "not again while it is in flight");
+    schedule.ended(1, dev(1), Ended::Answered, at(0));
+    let wait = in_seconds(&schedule, at(0));
+    assert!((13.5..=16.5).contains(&wait), "{wait}");
+}
+
+#[test]
+fn two_targets_of_one_superblock_are_never_in_flight_together() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.add(2, dev(1), "srv", true, at(0));
+    assert_eq!(schedule.take_due(at(0)), [Due::Probe(1)]);
+    schedule.ended(1, dev(1), Ended::Answered, at(1));
+    assert_eq!(schedule.take_due(at(1)), [Due::Probe(2)]);
+}
+
+#[test]
+fn siblings_of_a_blocked_target_inherit_and_are_probed_when_it_answers() {
+    let mut schedule = schedule();
+    for id in 1..=3 {
+        schedule.add(id, dev(1), "srv", true, at(0));
+    }
+    assert_eq!(schedule.take_due(at(0)), [Due::Probe(1)]);
+    schedule.ended(1, dev(1), Ended::Blocked, at(5));
+    schedule.reaped(dev(1), at(5));
+    assert_eq!(schedule.take_due(at(5)), [Due::Inherit(2, 1), Due::Inherit(3, 1)]);
+    let again = schedule.next_wake().unwrap();
+    assert_eq!(schedule.take_due(again), [Due::Probe(1)]);
+    schedule.ended(1, dev(1), Ended::Answered, again);
+    assert_eq!(schedule.take_due(again), [Due::Probe(2)]);
+    schedule.ended(2, dev(1), Ended::Answered, again);
+    assert_eq!(schedule.take_due(again), [Due::Probe(3)]);
+}
+
+#[test]
+fn nothing_is_probed_while_a_killed_worker_sits_in_the_kernel() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::Blocked, at(5));
+    assert_eq!(schedule.take_due(at(60)), []);
+    assert_eq!(schedule.next_wake(), None);
+    schedule.reaped(dev(1), at(61));
+    assert_eq!(schedule.take_due(at(61)), [Due::Probe(1)]);
+}
+
+#[test]
+fn back_off_doubles_from_the_interval_to_its_limit() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    let mut now = at(0);
+    for expected in [15, 30, 60, 120, 120] {
+        assert_eq!(schedule.take_due(now), [Due::Probe(1)]);
+        schedule.ended(1, dev(1), Ended::Blocked, now);
+        schedule.reaped(dev(1), now);
+        assert_eq!(schedule.backoff(1), Some(at(expected)));
+        now = schedule.next_wake().unwrap();
+    }
+}
+
+#[test]
+fn back_off_of_what_cannot_be_watched_stops_at_two_intervals() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "", false, at(0));
+    let mut now = at(0);
+    for expected in [15, 30, 30] {
+        schedule.take_due(now);
+        schedule.ended(1, dev(1), Ended::Blocked, now);
+        schedule.reaped(dev(1), now);
+        assert_eq!(schedule.backoff(1), Some(at(expected)));
+        now = schedule.next_wake().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_answers_again_ends_the_back_off_at_once() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::Blocked, at(5));
+    schedule.reaped(dev(1), at(5));
+    schedule.rearm(1, at(7));
+    assert_eq!(schedule.take_due(at(7)), [Due::Probe(1)]);
+    schedule.ended(1, dev(1), Ended::Answered, at(7));
+    schedule.rearm(1, at(8));
+    assert_eq!(schedule.take_due(at(8)), [], "a target that answers keeps its interval");
+}
+
+#[test]
+fn young_probes_per_server_are_bounded_and_old_ones_make_room() {
+    let mut schedule = schedule();
+    for id in 1..=5 {
+        schedule.add(id, dev(u32::try_from(id).unwrap()), "srv", true, at(0));
+    }
+    schedule.add(6, dev(6), "other", true, at(0));
+    assert_eq!(schedule.take_due(at(0)), [Due::Probe(1), Due::Probe(2), Due::Probe(6)]);
+    schedule.grow_up(1);
+    assert_eq!(schedule.take_due(at(1)), [Due::Probe(3)]);
+    schedule.ended(2, dev(2), Ended::Answered, at(1));
+    assert_eq!(schedule.take_due(at(1)), [Due::Probe(4)]);
+    schedule.remove(4, at(1));
+    assert_eq!(schedule.take_due(at(1)), [Due::Probe(5)]);
+}
+
+#[test]
+fn removing_the_blocked_target_lets_a_sibling_be_probed() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.add(2, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::Blocked, at(5));
+    schedule.take_due(at(5));
+    schedule.remove(1, at(6));
+    assert_eq!(schedule.take_due(at(6)), [], "the killed worker is still in the kernel");
+    schedule.reaped(dev(1), at(7));
+    assert_eq!(schedule.take_due(at(7)), [Due::Probe(2)]);
+}
+
+#[test]
+fn a_target_that_went_away_during_its_probe_leaves_nothing_behind() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.remove(1, at(1));
+    schedule.ended(1, dev(1), Ended::Answered, at(2));
+    assert!(schedule.lanes.is_empty() && schedule.servers.is_empty() && schedule.queue.is_empty());
+}
+
+#[test]
+fn a_probe_that_was_not_run_is_repeated_soon() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::NotRun, at(0));
+    assert!(in_seconds(&schedule, at(0)) < 4.5);
+}

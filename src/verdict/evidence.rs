@@ -1,0 +1,136 @@
+//! What a verdict is made of. All of it is plain data that can be written down and judged again.
+
+use serde::{Deserialize, Serialize};
+
+use super::Cause;
+use crate::mounts::mountstats::TransportCounters;
+use crate::mounts::source::Mode;
+use crate::mounts::{Kind, Mount};
+use crate::probe::ProbeReport;
+use crate::probe::pool::Blocked;
+
+/// What the mount table says of a target and what matters to the judgement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Kind of filesystem.
+    pub kind: Option<Kind>,
+    /// Hard, soft or softerr (NFS).
+    pub mode: Option<Mode>,
+    /// After so long without an answer a soft mount gives up a request, in milliseconds: `timeo` x (`retrans` + 1),
+    /// the major timeout of TCP transports (nfs(5), measured).
+    pub soft_budget_millis: Option<u64>,
+    /// Requests carry plain user ids (`sec=sys` or nothing said): then GETATTR needs no permission.
+    pub plain_security: bool,
+    /// Somebody asked for a read-only mount.
+    pub read_only: bool,
+    /// A read-write mount of a superblock that is read-only.
+    pub writable_on_readonly_superblock: bool,
+}
+
+impl Facts {
+    /// The facts of a mount.
+    #[must_use]
+    pub fn of(mount: &Mount) -> Facts {
+        let origin = &mount.origin;
+        // nfs(5): timeo in tenths of a second, 600 for TCP; retrans 2.
+        let budget = u64::from(origin.timeo.unwrap_or(600)) * 100 * (u64::from(origin.retrans.unwrap_or(2)) + 1);
+        let soft = matches!(origin.mode, Some(Mode::Soft | Mode::Softerr));
+        let superblock_ro = mount.has_super_option("ro");
+        let mount_ro = mount.options.to_string_lossy().split(',').any(|option| option == "ro");
+        Facts {
+            kind: mount.kind,
+            mode: origin.mode,
+            soft_budget_millis: soft.then_some(budget),
+            plain_security: origin.security.as_deref().is_none_or(|flavour| flavour == "sys" || flavour == "null"),
+            read_only: superblock_ro || mount_ro,
+            writable_on_readonly_superblock: superblock_ro && !mount_ro,
+        }
+    }
+
+    pub(super) fn is_nfs(&self) -> bool {
+        self.kind.is_some_and(Kind::is_nfs)
+    }
+}
+
+/// One look at a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observation {
+    /// The kernel answered; what it said.
+    Report(ProbeReport),
+    /// It did not answer by the deadline.
+    Blocked(Blocked),
+    /// A probe of another target of the same superblock is blocked; this one was not tried.
+    Inherited {
+        /// Label of the other target's mountpoint.
+        from: String,
+        /// Its cause.
+        cause: Option<Cause>,
+    },
+    /// There was no look, and why. Says nothing about the mount.
+    NotRun(NotRun),
+}
+
+/// Why a target was not looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotRun {
+    /// The agent was late, suspended or starved, or the worker never ran.
+    Overloaded(String),
+    /// The worker ended, or broke its wire format.
+    WorkerLost(String),
+    /// No worker could be started.
+    WorkerNotStarted(String),
+    /// Too many workers are blocked.
+    WorkerCap,
+    /// The only way to it leads through another network mount that does not answer.
+    ThroughDeadMount(String),
+    /// Its only path leads through another network mount and is not wholly in the kernel's cache.
+    NotCached,
+    /// Another mount lies on top of it on its only path.
+    Hidden,
+    /// The table changed under the probe.
+    TableChanged,
+}
+
+/// What the server said when it was asked without the mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerView {
+    /// It answered an RPC.
+    pub alive: bool,
+    /// What its silence proves.
+    pub cause: Option<Cause>,
+    /// In words.
+    pub words: String,
+}
+
+/// What a canary found (written only where configured).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryFinding {
+    /// Written, read back, the same.
+    Good,
+    /// It failed with this errno.
+    Failed(i32),
+    /// Read back, and differs.
+    Differs,
+}
+
+/// Everything one verdict rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// When, in milliseconds since the agent started.
+    pub at_millis: u64,
+    /// What kind of target.
+    pub facts: Facts,
+    /// The look at it.
+    pub observation: Observation,
+    /// Its server, if it was asked lately.
+    pub server: Option<ServerView>,
+    /// Its transport, if the kernel's counters could be read lately.
+    pub transport: Option<TransportCounters>,
+    /// Most servers refuse us at the same time: more likely our own rights than theirs.
+    pub many_refuse: bool,
+    /// The canary's result of this round.
+    pub canary: Option<CanaryFinding>,
+}

@@ -1,0 +1,322 @@
+//! The rules, most telling first. Each says in its comment what was measured or specified.
+
+use super::{Cause, Evidence, Look, Memory, Replaced, State, Tuning, words};
+use crate::mounts::Kind;
+use crate::mounts::source::Mode;
+use crate::probe::{ProbeReport, SentinelCheck, SentinelFate, Step, StepResult};
+use crate::verdict::evidence::CanaryFinding;
+use crate::verdict::{NotRun, Observation};
+
+/// errno 512, ERESTARTSYS: what somebody's `umount2(MNT_FORCE)` leaves behind in the calls that it aborted.
+const ERESTARTSYS: i32 = 512;
+
+/// There was no look at the mount.
+pub(super) struct Absent {
+    pub(super) cause: Cause,
+    pub(super) evidence: String,
+    /// The last verdict does not stand any longer.
+    pub(super) voids: bool,
+}
+
+/// What this look says by itself.
+pub(super) fn look(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Result<Look, Absent> {
+    match &evidence.observation {
+        Observation::NotRun(reason) => Err(absent(reason)),
+        Observation::Blocked(blocked) if !blocked.is_evidence() => Err(Absent {
+            cause: Cause::AgentOverloaded,
+            evidence: words::no_evidence(blocked),
+            voids: false,
+        }),
+        Observation::Blocked(blocked) if tuning.has("blocked") => {
+            Ok(hard(State::Hung, hung_cause(evidence, true), words::blocked(blocked)))
+        }
+        Observation::Blocked(_) => Ok(healthy("a blocked probe (the detector is off)".to_owned(), Replaced::No)),
+        Observation::Inherited { from, cause } => Ok(hard(State::Hung, *cause, words::inherited(from))),
+        Observation::Report(report) => from_report(memory, evidence, tuning, report),
+    }
+}
+
+fn absent(reason: &NotRun) -> Absent {
+    let (cause, voids) = match reason {
+        NotRun::Overloaded(_) | NotRun::WorkerLost(_) | NotRun::WorkerNotStarted(_) => (Cause::AgentOverloaded, false),
+        NotRun::WorkerCap => (Cause::WorkerCap, false),
+        NotRun::TableChanged | NotRun::NotCached => (Cause::Unknown, false),
+        NotRun::ThroughDeadMount(_) | NotRun::Hidden => (Cause::Unknown, true),
+    };
+    Absent { cause, evidence: words::not_run(reason), voids }
+}
+
+fn from_report(
+    memory: &Memory,
+    evidence: &Evidence,
+    tuning: &Tuning,
+    report: &ProbeReport,
+) -> Result<Look, Absent> {
+    if report.mismatch {
+        return Err(absent(&NotRun::TableChanged));
+    }
+    if let Some((failed, errno)) = report.steps.iter().find_map(|step| Some((step, step.errno?))) {
+        let look = match failed.step {
+            Step::Open => open_error(evidence, tuning, failed, errno)?,
+            Step::StatxRoot => root_error(memory, evidence, tuning, report, failed, errno),
+            _ => later_error(evidence, tuning, failed, errno),
+        };
+        if let Some(look) = look {
+            return Ok(look);
+        }
+    }
+    // A directory that was deleted on the server still answers, with no links left (measured on v3, first seconds).
+    if tuning.has("deleted_root") && evidence.facts.is_nfs() && report.root.is_some_and(|root| root.nlink == 0) {
+        return Ok(hard(State::Stale, Some(Cause::HandleInvalid), words::deleted()));
+    }
+    if let Some(look) = late(evidence, tuning, report).or_else(|| late_sentinel(evidence, tuning, report)) {
+        return Ok(look);
+    }
+    let replaced = if tuning.has("sentinels") { replaced(memory, evidence, report) } else { Sentinels::Fine };
+    if let Sentinels::Replaced(words) = replaced {
+        return Ok(hard(State::Lost, Some(Cause::FilesystemReplaced), words));
+    }
+    if let Some(look) = cannot_write(evidence, tuning, report) {
+        return Ok(look);
+    }
+    let suspicion = match replaced {
+        Sentinels::Maybe => Replaced::Maybe,
+        Sentinels::Gone => Replaced::Gone,
+        Sentinels::Fine | Sentinels::Replaced(_) => Replaced::No,
+    };
+    let longest = report.steps.iter().max_by_key(|step| step.micros);
+    Ok(match longest.filter(|step| step.micros / 1000 > tuning.slow_millis) {
+        Some(step) => Look { replaced: suspicion, ..soft(State::Slow, Some(Cause::Unknown), words::slow(step)) },
+        None => healthy(words::healthy(report), suspicion),
+    })
+}
+
+/// The way to the root failed; no request for the root itself was made yet.
+fn open_error(
+    evidence: &Evidence,
+    tuning: &Tuning,
+    failed: &StepResult,
+    errno: i32,
+) -> Result<Option<Look>, Absent> {
+    let said = words::failed(failed, errno);
+    match errno {
+        // The path is gone, or somebody put a symlink there: the table is read again.
+        libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV => Err(absent(&NotRun::TableChanged)),
+        // RESOLVE_CACHED: going on would have meant asking the mount that the path leads through.
+        libc::EAGAIN => Err(absent(&NotRun::NotCached)),
+        // Directories on the way, not the mount, refuse us.
+        libc::EACCES | libc::EPERM => Ok(Some(hard(State::Unknown, Some(Cause::Permission), words::no_way(&said)))),
+        _ => Ok(no_answer(evidence, tuning, failed, errno).or_else(|| match errno {
+            // Seen on v3 with expired caches (ATLAS 2.4): the open itself revalidates the root.
+            libc::ESTALE if evidence.facts.is_nfs() && tuning.has("stale") => {
+                Some(hard(State::Stale, Some(Cause::Unknown), said))
+            }
+            libc::ENOTCONN | libc::ECONNABORTED if evidence.facts.kind == Some(Kind::Fuse) => {
+                Some(hard(State::Lost, Some(Cause::DaemonDead), said))
+            }
+            _ => other_error(evidence, tuning, errno, said),
+        })),
+    }
+}
+
+/// The root itself was refused: the errors that DESIGN's table names, then the rest.
+fn root_error(
+    memory: &Memory,
+    evidence: &Evidence,
+    tuning: &Tuning,
+    report: &ProbeReport,
+    failed: &StepResult,
+    errno: i32,
+) -> Option<Look> {
+    let facts = &evidence.facts;
+    let said = words::failed(failed, errno);
+    if let Some(look) = no_answer(evidence, tuning, failed, errno) {
+        return Some(look);
+    }
+    match errno {
+        // From the forced statx, ESTALE is the server's word whatever time it took. When statfs still works on the same
+        // handle the export is there and the root is another directory; otherwise handle and export look alike from here.
+        libc::ESTALE if facts.is_nfs() && tuning.has("stale") => {
+            let export_there = report.step(Step::Statfs).is_some_and(|step| step.errno.is_none());
+            let cause = if export_there { Cause::HandleInvalid } else { Cause::Unknown };
+            Some(hard(State::Stale, Some(cause), said))
+        }
+        // GETATTR needs no permission with sec=sys, so a root that answered before and is refused now is not exported
+        // to us any more. A first refusal, Kerberos, or everybody refusing at once may be our own rights.
+        libc::EACCES | libc::EPERM if facts.is_nfs() && tuning.has("refused_root") => {
+            let proven = memory.answered && facts.plain_security && !evidence.many_refuse;
+            Some(if proven {
+                hard(State::Stale, Some(Cause::ExportGone), said)
+            } else {
+                hard(State::Unknown, Some(Cause::Unknown), words::refused(&said, evidence.many_refuse))
+            })
+        }
+        // Without allow_other FUSE refuses everybody but its owner, root included (measured).
+        libc::EACCES | libc::EPERM => Some(hard(State::Unknown, Some(Cause::Permission), words::not_ours(&said))),
+        libc::ENOTCONN | libc::ECONNABORTED if facts.kind == Some(Kind::Fuse) && tuning.has("fuse") => {
+            Some(hard(State::Lost, Some(Cause::DaemonDead), said))
+        }
+        _ => other_error(evidence, tuning, errno, said),
+    }
+}
+
+/// Sentinel, statfs or learning failed although the root answered.
+fn later_error(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i32) -> Option<Look> {
+    if let Some(look) = no_answer(evidence, tuning, failed, errno) {
+        return Some(look);
+    }
+    match (failed.step, errno) {
+        // Learning is a convenience: a directory that we may not read has no sentinels.
+        (Step::Learn, _) | (_, libc::EACCES | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP) => None,
+        _ => other_error(evidence, tuning, errno, words::failed(failed, errno)),
+    }
+}
+
+/// Errors that mean "nobody answered". A soft mount gives up after its budget with EIO (soft), ETIMEDOUT (softerr), and
+/// open and lookup turn that into ESTALE (measured: 6.1 s for two requests of 3 s).
+fn no_answer(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i32) -> Option<Look> {
+    let facts = &evidence.facts;
+    let said = words::failed(failed, errno);
+    let network = matches!(
+        errno,
+        libc::ETIMEDOUT
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ENETDOWN
+            | libc::ECONNREFUSED
+            | libc::ECONNRESET
+    );
+    let cifs_lost = facts.kind == Some(Kind::Cifs) && errno == libc::ENOTCONN;
+    if (network || cifs_lost) && tuning.has("soft_timeout") {
+        return Some(hard(State::Hung, hung_cause(evidence, false), words::gave_up(&said)));
+    }
+    let timed_out = match errno {
+        libc::EIO => true,
+        libc::ESTALE => !matches!(failed.step, Step::StatxRoot),
+        _ => false,
+    };
+    let waited = facts.soft_budget_millis.is_some_and(|budget| failed.micros / 1000 >= budget / 2);
+    let silent = evidence.server.as_ref().is_some_and(|server| !server.alive);
+    let soft = facts.is_nfs() && facts.soft_budget_millis.is_some();
+    (soft && timed_out && (waited || silent) && tuning.has("soft_timeout"))
+        .then(|| hard(State::Hung, hung_cause(evidence, false), words::gave_up(&said)))
+}
+
+fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -> Option<Look> {
+    if !tuning.has("errno") {
+        return None;
+    }
+    let cause = match errno {
+        libc::EIO if evidence.server.as_ref().is_none_or(|server| server.alive) => Cause::IoError,
+        libc::EREMOTEIO => Cause::IoError,
+        libc::ENODEV | libc::ENXIO => Cause::DeviceLost,
+        _ => Cause::Unknown,
+    };
+    let said = if errno == ERESTARTSYS { words::forced() } else { said };
+    Some(soft(State::Error, Some(cause), said))
+}
+
+/// softerr answers "ok" from cache after the timeout (it implies softreval): an ok slower than the budget is none.
+fn late(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
+    let budget = evidence.facts.soft_budget_millis.filter(|_| evidence.facts.mode == Some(Mode::Softerr))?;
+    let step = report.steps.iter().find(|step| step.micros / 1000 >= budget / 2 && budget > 0)?;
+    tuning.has("late_answer").then(|| hard(State::Hung, hung_cause(evidence, false), words::late(step)))
+}
+
+/// A lookup that a soft mount gave up comes out as ESTALE, late: that is no word about the entry.
+fn late_sentinel(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
+    let budget = evidence.facts.soft_budget_millis?;
+    let gave_up = |check: &SentinelCheck| check.errno == Some(libc::ESTALE) && check.micros / 1000 >= budget / 2;
+    let late = report.sentinels.iter().find(|check| gave_up(check))?;
+    let step = StepResult { step: Step::Sentinel, errno: late.errno, micros: late.micros };
+    let said = words::gave_up(&words::failed(&step, libc::ESTALE));
+    tuning.has("soft_timeout").then(|| hard(State::Hung, hung_cause(evidence, false), said))
+}
+
+enum Sentinels {
+    Fine,
+    Gone,
+    Maybe,
+    Replaced(String),
+}
+
+/// Another filesystem behind the same handle: every known entry is gone or another one, the transport reconnected since
+/// the last good round, and the totals differ. Less proves nothing: people delete files, and servers restart.
+fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Sentinels {
+    let telling = |fate| matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
+    if report.sentinels.is_empty() || !report.sentinels.iter().all(|check| telling(check.fate)) {
+        return Sentinels::Fine;
+    }
+    let good = memory.good.as_ref();
+    let connects = evidence.transport.map(|transport| transport.connects);
+    let reconnected = match (good.and_then(|good| good.connects), connects) {
+        (Some(before), Some(now)) => now > before,
+        // The counters cannot be read: neither proven nor excluded.
+        _ => return Sentinels::Maybe,
+    };
+    if !reconnected {
+        return Sentinels::Gone;
+    }
+    let totals = report.space.map(|space| (space.size, space.files));
+    match (good.and_then(|good| good.totals), totals) {
+        (Some(before), Some(now)) if before != now => {
+            Sentinels::Replaced(words::replaced(report.sentinels.len(), before, now))
+        }
+        _ => Sentinels::Maybe,
+    }
+}
+
+/// The server answers, but writing does not work or will not.
+fn cannot_write(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
+    match evidence.canary {
+        Some(CanaryFinding::Differs) => {
+            return Some(soft(State::Corrupt, Some(Cause::DataMismatch), words::canary_differs()));
+        }
+        Some(CanaryFinding::Failed(errno)) => return Some(canary_error(evidence, errno)),
+        Some(CanaryFinding::Good) | None => {}
+    }
+    if evidence.facts.writable_on_readonly_superblock {
+        return Some(hard(State::Readonly, Some(Cause::MountedReadonly), words::readonly_superblock()));
+    }
+    let space = report.space.filter(|_| tuning.has("space") && !evidence.facts.read_only)?;
+    if space.size > 0 && space.avail == 0 {
+        return Some(hard(State::Full, Some(Cause::OutOfSpace), words::out_of_space(space.size)));
+    }
+    (space.files > 0 && space.files_free == 0)
+        .then(|| hard(State::Full, Some(Cause::OutOfInodes), words::out_of_inodes(space.files)))
+}
+
+fn canary_error(evidence: &Evidence, errno: i32) -> Look {
+    let (state, cause) = match errno {
+        libc::EROFS if evidence.facts.read_only => (State::Readonly, Cause::MountedReadonly),
+        libc::EROFS => (State::Readonly, Cause::ExportReadonly),
+        libc::EACCES | libc::EPERM => (State::Denied, Cause::Permission),
+        libc::ENOSPC => (State::Full, Cause::OutOfSpace),
+        libc::EDQUOT => (State::Full, Cause::Quota),
+        libc::EIO => (State::Error, Cause::IoError),
+        _ => (State::Error, Cause::Unknown),
+    };
+    Look { hard: state != State::Error, ..soft(state, Some(cause), words::canary_failed(errno)) }
+}
+
+/// Why a target does not answer, as far as it is proven: by the mount for FUSE, by asking the server for the rest.
+fn hung_cause(evidence: &Evidence, blocked: bool) -> Option<Cause> {
+    if evidence.facts.kind == Some(Kind::Fuse) && blocked {
+        // With the daemon gone the kernel answers ENOTCONN at once; a request that waits has a daemon that does not read.
+        return Some(Cause::DaemonStuck);
+    }
+    Some(evidence.server.as_ref().and_then(|server| server.cause).unwrap_or(Cause::Unknown))
+}
+
+fn hard(state: State, cause: Option<Cause>, evidence: String) -> Look {
+    Look { state, cause, evidence, hard: true, replaced: Replaced::No }
+}
+
+fn soft(state: State, cause: Option<Cause>, evidence: String) -> Look {
+    Look { state, cause, evidence, hard: false, replaced: Replaced::No }
+}
+
+fn healthy(evidence: String, replaced: Replaced) -> Look {
+    Look { state: State::Healthy, cause: None, evidence, hard: true, replaced }
+}

@@ -1,0 +1,149 @@
+//! The evidence in one sentence, for tables, logs and pages.
+
+use crate::probe::pool::Blocked;
+use crate::probe::{ProbeReport, Step, StepResult};
+use crate::verdict::NotRun;
+
+/// Name of an errno, or its number where it has none.
+#[must_use]
+pub fn errno_name(errno: i32) -> String {
+    if errno == 512 {
+        return "ERESTARTSYS (512)".to_owned();
+    }
+    let known = nix::errno::Errno::from_raw(errno);
+    if known == nix::errno::Errno::UnknownErrno { format!("errno {errno}") } else { format!("{known:?}") }
+}
+
+fn action(step: Step) -> &'static str {
+    match step {
+        Step::Open => "opening the mountpoint",
+        Step::StatxRoot => "a forced statx of the root",
+        Step::Sentinel => "a forced statx of a known entry",
+        Step::Statfs => "statfs",
+        Step::Learn => "reading the root directory",
+        Step::Counters => "reading mountstats",
+        Step::EfsState => "reading the EFS state files",
+    }
+}
+
+fn seconds(micros: u64) -> String {
+    // Exact enough for words: a probe never lasts 2^52 microseconds.
+    #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+    let seconds = micros as f64 / 1e6;
+    if seconds < 0.1 { format!("{:.1} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
+}
+
+pub(super) fn blocked(blocked: &Blocked) -> String {
+    let step = blocked.step.map_or("the probe", action);
+    let mut words = format!("{step} has not returned after {}", seconds(blocked.millis.saturating_mul(1000)));
+    if let Some(state) = blocked.process_state {
+        words += &format!(", the worker is in {state}");
+        if let Some(function) = blocked.stack.first() {
+            words += &format!(" ({function})");
+        }
+    }
+    words
+}
+
+pub(super) fn no_evidence(blocked: &Blocked) -> String {
+    if blocked.suspended_millis > 500 {
+        return format!("the machine was suspended for {} meanwhile", seconds(blocked.suspended_millis * 1000));
+    }
+    if blocked.late_millis > 500 {
+        return format!("the agent itself was {} late", seconds(blocked.late_millis * 1000));
+    }
+    match (blocked.step, blocked.process_state) {
+        (None, _) => "the probe worker did not get to run".to_owned(),
+        (_, Some('T' | 't')) => "somebody stopped the probe worker".to_owned(),
+        _ => "the probe worker was running, not waiting, at its deadline".to_owned(),
+    }
+}
+
+pub(super) fn not_run(reason: &NotRun) -> String {
+    match reason {
+        NotRun::Overloaded(why) | NotRun::WorkerLost(why) => why.clone(),
+        NotRun::WorkerNotStarted(why) => format!("no probe worker could be started: {why}"),
+        NotRun::WorkerCap => "no probe worker was free: too many are blocked on dead mounts".to_owned(),
+        NotRun::ThroughDeadMount(path) => format!("its path leads through {path}, which does not answer"),
+        NotRun::NotCached => "its path leads through another network mount, which would have to be asked".to_owned(),
+        NotRun::Hidden => "another mount lies on top of it: no path leads there".to_owned(),
+        NotRun::TableChanged => "the mount table changed during the probe".to_owned(),
+    }
+}
+
+pub(super) fn inherited(from: &str) -> String {
+    format!("a probe of {from} on the same superblock is blocked; this one was not tried")
+}
+
+pub(super) fn failed(step: &StepResult, errno: i32) -> String {
+    format!("{} failed with {} after {}", action(step.step), errno_name(errno), seconds(step.micros))
+}
+
+pub(super) fn gave_up(said: &str) -> String {
+    format!("{said}: the client gave up waiting")
+}
+
+pub(super) fn late(step: &StepResult) -> String {
+    format!("{} took {}: softerr answers from cache when the server does not", action(step.step), seconds(step.micros))
+}
+
+pub(super) fn refused(said: &str, many: bool) -> String {
+    if many {
+        format!("{said}, as on most other servers: probably our own rights")
+    } else {
+        format!("{said}, and it never answered before: no access, or not exported to this host")
+    }
+}
+
+pub(super) fn not_ours(said: &str) -> String {
+    format!("{said}: the mount admits its owner only")
+}
+
+pub(super) fn no_way(said: &str) -> String {
+    format!("{said}: a directory on the way refuses us")
+}
+
+pub(super) fn deleted() -> String {
+    "the root has no links left: the directory was deleted on the server".to_owned()
+}
+
+pub(super) fn forced() -> String {
+    "the call was aborted (errno 512): somebody forced an unmount of this superblock".to_owned()
+}
+
+pub(super) fn replaced(count: usize, before: (u64, u64), now: (u64, u64)) -> String {
+    let entries = if count == 1 { "the known entry is".to_owned() } else { format!("all {count} known entries are") };
+    format!(
+        "{entries} gone since the client reconnected, and the size went from {} to {} bytes ({} to {} inodes)",
+        before.0, now.0, before.1, now.1
+    )
+}
+
+pub(super) fn slow(step: &StepResult) -> String {
+    format!("{} took {}", action(step.step), seconds(step.micros))
+}
+
+pub(super) fn healthy(report: &ProbeReport) -> String {
+    let total = report.steps.iter().map(|step| step.micros).sum();
+    format!("all steps answered in {}", seconds(total))
+}
+
+pub(super) fn readonly_superblock() -> String {
+    "mounted read-write, but the superblock is read-only".to_owned()
+}
+
+pub(super) fn out_of_space(size: u64) -> String {
+    format!("no block is free of {size} bytes")
+}
+
+pub(super) fn out_of_inodes(files: u64) -> String {
+    format!("none of {files} inodes is free")
+}
+
+pub(super) fn canary_failed(errno: i32) -> String {
+    format!("the write canary failed with {}", errno_name(errno))
+}
+
+pub(super) fn canary_differs() -> String {
+    "the write canary read back differs from what was written".to_owned()
+}
