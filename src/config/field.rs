@@ -72,7 +72,7 @@ impl Field {
     }
 
     /// Whether a list belongs here.
-    pub(super) fn is_list(self) -> bool {
+    pub(crate) fn is_list(self) -> bool {
         matches!(self, Field::Globs(_) | Field::Names(_))
     }
 
@@ -87,6 +87,14 @@ impl Field {
             Raw::Many(items) if self.is_list() => self.set_many(config, items),
             Raw::Many(_) => Err(format!("must be {}, not a list", self.expected())),
         }
+    }
+
+    /// Says whether `text` can be a value (for a list: its items, separated by commas).
+    ///
+    /// # Errors
+    /// Why not, and what would be right.
+    pub fn check(self, text: &str) -> Result<(), String> {
+        self.set(&mut Config::default(), &Raw::One(text.to_owned()))
     }
 
     fn set_one(self, config: &mut Config, text: &str) -> Result<(), String> {
@@ -120,7 +128,7 @@ impl Field {
     }
 
     /// The value in `config` as YAML, the way a person would write it in the file.
-    pub(super) fn yaml(self, config: &Config) -> String {
+    pub(crate) fn yaml(self, config: &Config) -> String {
         let mut config = config.clone();
         match self {
             Field::Duration { at, .. } => humantime::format_duration(*at(&mut config)).to_string().replace(' ', ""),

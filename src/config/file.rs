@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_saphyr::{Location, Spanned};
 
+use super::Draft;
 use super::error::{ConfigError, Origin, Problem};
 use super::field::Raw;
 use super::node::{Located, Node};
 use super::schema::{self, Key};
-use super::Draft;
 
 /// No configuration is this long; a device or a log file named by mistake is.
 const MAX_BYTES: u64 = 1024 * 1024;

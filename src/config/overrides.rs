@@ -1,9 +1,9 @@
 //! Settings from flags and environment.
 
+use super::Draft;
 use super::error::{Origin, Problem};
 use super::field::Raw;
 use super::schema::Key;
-use super::Draft;
 
 /// What flags and environment variables say; kept, because it holds again at every re-read of the file.
 #[derive(Debug, Clone, Default)]
@@ -30,10 +30,8 @@ impl Overrides {
         for (name, origin, raw) in &self.0 {
             let Some(key) = super::schema::KEYS.iter().find(|key| key.name == *name) else { continue };
             // What the file said wrongly about this key is still an error of the file.
-            let result = key
-                .field
-                .set(&mut draft.config, raw)
-                .map_err(|reason| Problem::BadValue { key: key.name, reason });
+            let result =
+                key.field.set(&mut draft.config, raw).map_err(|reason| Problem::BadValue { key: key.name, reason });
             draft.record(key.name, origin.clone(), result);
         }
     }

@@ -168,12 +168,7 @@ pub static KEYS: [Key; 20] = [
     },
     Key {
         name: "without",
-        flag: Some(Flag {
-            name: "without-detector",
-            env: "MOUNTWARDEN_WITHOUT_DETECTOR",
-            value: "NAME",
-            hidden: true,
-        }),
+        flag: Some(Flag { name: "without-detector", env: "MOUNTWARDEN_WITHOUT_DETECTOR", value: "NAME", hidden: true }),
         field: Field::Names(|c| &mut c.without),
         help: "Detectors to switch off, for the tests that prove that each is needed.",
     },

@@ -73,7 +73,9 @@ fn every_setting_of_a_file_arrives() {
 
 #[test]
 fn what_is_in_force_reads_back_as_itself() {
-    let config = load("node_name: \"off\"\nlisten_ui: \"off\"\nmounts: {exclude: [\"a\\\"b\", \"*\"]}\ntimeout: 1500ms\n").unwrap();
+    let config =
+        load("node_name: \"off\"\nlisten_ui: \"off\"\nmounts: {exclude: [\"a\\\"b\", \"*\"]}\ntimeout: 1500ms\n")
+            .unwrap();
     assert_eq!(config.listen_ui, "");
     assert_eq!(load(&docs::effective(&config)).unwrap(), config);
 }
@@ -103,7 +105,10 @@ fn all_mistakes_are_told_at_once_each_with_its_place_and_the_nearest_key() {
 #[test]
 fn a_key_in_the_wrong_section_is_found_again() {
     assert_eq!(complaints("level: info\n"), ["1:1: unknown key \"level\", did you mean \"log.level\"?"]);
-    assert_eq!(complaints("workers.max: 3\n"), ["1:1: unknown key \"workers.max\", did you mean \"workers: {max: ...}\"?"]);
+    assert_eq!(
+        complaints("workers.max: 3\n"),
+        ["1:1: unknown key \"workers.max\", did you mean \"workers: {max: ...}\"?"]
+    );
 }
 
 #[test]
@@ -143,7 +148,11 @@ fn a_value_that_cannot_be_used_raises_no_second_complaint_about_its_rule() {
 fn flags_override_the_file_and_name_themselves_in_complaints() {
     let mut overrides = Overrides::default();
     overrides.set(key("interval"), Origin::Flag("interval"), vec!["20s".to_owned()]);
-    overrides.set(key("mounts.exclude"), Origin::Env("MOUNTWARDEN_EXCLUDE_MOUNT"), vec!["/a,/{b,c}".to_owned(), "/d".to_owned()]);
+    overrides.set(
+        key("mounts.exclude"),
+        Origin::Env("MOUNTWARDEN_EXCLUDE_MOUNT"),
+        vec!["/a,/{b,c}".to_owned(), "/d".to_owned()],
+    );
     let config = load_with("interval: 30s\nmounts: {exclude: [/z]}\n", &overrides).unwrap();
     assert_eq!(config.interval, Duration::from_secs(20));
     assert_eq!(config.exclude_mount, ["/a", "/{b,c}", "/d"]);
