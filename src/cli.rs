@@ -1,1 +1,87 @@
-//! (being written)
+//! Subcommands, flags, exit codes.
+
+mod check;
+mod exit;
+mod help;
+mod nagios;
+mod output;
+mod paths;
+mod run;
+mod settings;
+mod status;
+pub mod table;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use exit::Exit;
+use settings::Settings;
+
+/// Watches the network mounts of this host: which are hung, stale, lost or denied, and why.
+#[derive(Parser)]
+#[command(name = "mountwarden", version, about, arg_required_else_help = true, after_help = help::EXAMPLES)]
+#[command(after_long_help = help::LONG, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent: probe the mounts, serve metrics and the status page, until SIGTERM.
+    #[command(after_help = help::RUN)]
+    Run(Settings),
+    /// Look at all network mounts, or at those that hold PATH, once; needs no agent.
+    #[command(after_help = help::CHECK)]
+    Check(check::CheckArgs),
+    /// Ask the running agent and print its table.
+    #[command(after_help = help::STATUS)]
+    Status(status::StatusArgs),
+    /// Check the configuration and print what is in force; exits 78 when it is not valid.
+    CheckConfig(Settings),
+    /// Print docs/configuration.md.
+    #[command(hide = true)]
+    ConfigDoc {
+        /// The example file instead.
+        #[arg(long)]
+        example: bool,
+    },
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let parsed =
+        Cli::command().try_get_matches_from(&arguments).and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let exit = match parsed {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => help::usage(&error, &arguments),
+    };
+    exit.into()
+}
+
+fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Run(settings) => run::run(settings),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::CheckConfig(settings) => run::check_config(&settings),
+        Command::ConfigDoc { example } => {
+            output::print(&if example { crate::config::docs::example() } else { crate::config::docs::markdown() });
+            Exit::Healthy
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

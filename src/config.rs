@@ -1,7 +1,23 @@
 //! How the agent is meant to run: defaults, YAML file, `MOUNTWARDEN_*` environment, flags; later ones win.
+//!
+//! [`schema::KEYS`] is the one description of all settings: the file's keys, the flags with their environment twins,
+//! the reference page and the example file are made from it.
 
-use std::path::PathBuf;
+pub mod docs;
+mod error;
+pub mod field;
+mod file;
+mod node;
+mod overrides;
+pub mod schema;
+mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use error::{ConfigError, ConfigErrors, Origin, Problem};
+pub use overrides::Overrides;
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,3 +99,49 @@ impl Default for Config {
         }
     }
 }
+
+impl Config {
+    /// The defaults, overlaid by the YAML file (if one is named), overlaid by environment and flags.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once: each problem names the file with line and column, the variable or the flag it
+    /// comes from. Only a YAML syntax error stands alone, because nothing after it can be read.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Config, ConfigErrors> {
+        let mut draft = Draft::default();
+        if let Some(path) = file {
+            file::apply(path, &mut draft);
+        }
+        overrides.apply(&mut draft);
+        validate::check(&mut draft);
+        if draft.errors.is_empty() { Ok(draft.config) } else { Err(ConfigErrors::new(draft.errors)) }
+    }
+}
+
+/// A configuration that is being put together, with where each value came from and what was wrong so far.
+#[derive(Default)]
+struct Draft {
+    config: Config,
+    /// Origin of every setting that is not a default.
+    origins: BTreeMap<&'static str, Origin>,
+    /// Settings whose value could not be used: rules about them would only repeat the complaint.
+    broken: BTreeSet<&'static str>,
+    errors: Vec<ConfigError>,
+}
+
+impl Draft {
+    /// Records where the value of `key` came from, or what is wrong with it.
+    fn record(&mut self, key: &'static str, origin: Origin, result: Result<(), Problem>) {
+        match result {
+            Ok(()) => {
+                self.origins.insert(key, origin);
+            }
+            Err(problem) => {
+                self.broken.insert(key);
+                self.errors.push(ConfigError { origin, problem });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

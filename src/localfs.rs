@@ -36,3 +36,17 @@ pub fn count_kernel_dir(path: &Path) -> io::Result<usize> {
     }
     Ok(count)
 }
+
+/// Reads a local file that a person named, up to `limit` bytes.
+///
+/// # Errors
+/// What open(2) or read(2) say; [`io::ErrorKind::FileTooLarge`] when the file goes on after `limit` bytes.
+pub fn read_local_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)?.take(limit.saturating_add(1));
+    let read = file.read_to_end(&mut bytes)?;
+    if u64::try_from(read).is_ok_and(|read| read > limit) {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}

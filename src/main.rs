@@ -1,2 +1,10 @@
 //! Thin: the worker mode branches off before any thread exists, everything else is in the library.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(code) = mountwarden::probe::worker_entry() {
+        return code;
+    }
+    mountwarden::cli::main()
+}

@@ -150,6 +150,8 @@ pub struct AgentStats {
     pub mountinfo_reads_total: u64,
     /// Mounts in the table, of all kinds.
     pub mountinfo_mounts: u64,
+    /// Why the host's mount table (PID 1's) could not be read, when it could not: what is mounted only there is missing.
+    pub host_error: Option<String>,
     /// Log lines dropped because nobody read them.
     pub log_dropped_total: u64,
     /// HTTP connections refused because too many were open.

@@ -1,0 +1,91 @@
+//! What `--help` teaches, and what a mistyped command line is answered with.
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+
+use super::Exit;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  mountwarden check                     all network mounts of this host, as a table
+  mountwarden check /mnt/data --json    the mount that holds /mnt/data, for programs
+  mountwarden run                       the agent, with /metrics on port 12049
+  mountwarden status                    what the running agent knows
+
+--help says what each state and exit code means.";
+
+pub(super) const LONG: &str = "\
+Examples:
+  mountwarden check                          all network mounts of this host, as a table
+  mountwarden check /mnt/data --json         the mount that holds /mnt/data, for programs
+  mountwarden check --nagios --require       one line for a monitoring system; no mounts is not good
+  mountwarden run --interval 30s             the agent, with /metrics on port 12049
+  mountwarden run --config /etc/mountwarden.yaml
+  mountwarden status                         what the running agent knows
+  kubectl exec ds/mountwarden -- mountwarden status
+
+States:
+  healthy    every probe step answered in time
+  slow       answers, but most recent probes took longer than the slow threshold
+  hung       does not answer: the server is silent or down, or the client is stuck
+  stale      the server answers, but the mount's root is gone or no longer exported
+  lost       what users expect under the path is no longer there
+  readonly   wants to write, cannot
+  denied     permission refused
+  full       no space, inodes or quota left
+  corrupt    what was written reads back differently
+  error      another error, which is named
+  unknown    not probed yet, or could not be probed, and why
+
+Exit codes of check and status (as a Nagios plugin; the first that applies):
+  2   dead: a mount is hung, stale, lost, corrupt or in error
+  1   degraded: a mount is slow, readonly, denied or full
+  3   could not tell: unknown, a PATH that is no monitored mount, no agent, usage or config error
+  0   all healthy, or no network mounts (3 with --require)
+
+Exit codes of run:
+  0   ended by SIGTERM or SIGINT
+  1   could not run, such as a port in use
+  64  the command line cannot be understood
+  78  the configuration is not valid
+
+Every flag has an environment twin: --log-level is MOUNTWARDEN_LOG_LEVEL.";
+
+pub(super) const RUN: &str = "\
+SIGHUP reads the configuration again and keeps the old one if the new is bad. SIGTERM ends the agent within a second.
+Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
+
+pub(super) const CHECK: &str = "\
+Exits 0 all healthy, 1 degraded, 2 dead, 3 could not tell. PATH is taken by name: symbolic links are not followed,
+because that would touch the mount.
+
+Examples:
+  mountwarden check
+  mountwarden check /mnt/data --json
+  mountwarden check --nagios --require --exclude-mount '/mnt/scratch*'";
+
+pub(super) const STATUS: &str = "\
+Exits 0 all healthy, 1 degraded, 2 dead, 3 could not tell (no agent answers).
+
+Examples:
+  mountwarden status
+  mountwarden status --address 192.0.2.7:12050 --json
+  kubectl exec ds/mountwarden -- mountwarden status";
+
+/// Prints what clap has to say: help and version on standard output, complaints on standard error.
+pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    // Nobody reads it: nothing to be done about it, and no reason for another exit code.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Healthy,
+        _ if is_plugin(arguments) => Exit::Unknown,
+        _ => Exit::Usage,
+    }
+}
+
+/// Whether the command is one whose exit codes are those of a Nagios plugin: 64 would mean nothing there.
+fn is_plugin(arguments: &[OsString]) -> bool {
+    let command = arguments.iter().skip(1).find(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
+    command.is_some_and(|command| command == "check" || command == "status")
+}

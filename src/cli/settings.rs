@@ -1,0 +1,122 @@
+//! The flags of all settings, made from [`crate::config::schema::KEYS`], with their environment twins.
+
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::schema::{Flag, KEYS, Key};
+use crate::config::{Config, ConfigErrors, Origin, Overrides};
+
+/// `--config` and every setting that has a flag.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    /// The YAML file.
+    pub(super) file: Option<PathBuf>,
+    /// What flags and environment say.
+    pub(super) overrides: Overrides,
+}
+
+const CONFIG: Flag = Flag { name: "config", env: "MOUNTWARDEN_CONFIG", value: "FILE", hidden: false };
+
+/// What Kubernetes manifests call the node's name by custom (`fieldRef: spec.nodeName`).
+const NODE_NAME: &str = "NODE_NAME";
+
+impl Settings {
+    pub(super) fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.file.as_deref(), &self.overrides)
+    }
+}
+
+/// The `--config` flag; commands with few settings have it too.
+pub(super) fn config_flag() -> Arg {
+    let arg = Arg::new(CONFIG.name).long(CONFIG.name).value_name(CONFIG.value).help("The configuration, a YAML file.");
+    with_twin(arg, CONFIG.env).value_parser(clap::value_parser!(PathBuf))
+}
+
+/// What `--config` says.
+pub(super) fn config_file(matches: &mut ArgMatches) -> Option<PathBuf> {
+    matches.remove_one(CONFIG.name)
+}
+
+/// The flag of one setting.
+pub(super) fn setting_flag(key: &'static Key, flag: Flag) -> Arg {
+    let field = key.field;
+    let check = move |text: &str| field.check(text).map(|()| text.to_owned());
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .value_name(flag.value)
+        .help(help(key))
+        .hide(flag.hidden)
+        .value_parser(ValueParser::new(check))
+        .action(if field.is_list() { ArgAction::Append } else { ArgAction::Set });
+    with_twin(arg, flag.env)
+}
+
+fn help(key: &Key) -> String {
+    let default = key.field.yaml(&Config::default());
+    let note =
+        if key.field.is_list() { "repeatable, comma separated".to_owned() } else { format!("default: {default}") };
+    format!("{} [{note}]", key.help.trim_end_matches('.'))
+}
+
+/// Gives the flag its variable, unless that is set to nothing: manifests often leave a variable empty.
+fn with_twin(arg: Arg, env: &'static str) -> Arg {
+    match std::env::var_os(env) {
+        Some(value) if value.is_empty() => arg,
+        _ => arg.env(env).hide_env_values(true),
+    }
+}
+
+/// Moves what the command line and the environment say about `key` into `overrides`.
+pub(super) fn take(overrides: &mut Overrides, matches: &mut ArgMatches, key: &'static Key, flag: Flag) {
+    let origin = match matches.value_source(flag.name) {
+        Some(ValueSource::CommandLine) => Origin::Flag(flag.name),
+        Some(ValueSource::EnvVariable) => Origin::Env(flag.env),
+        _ => return,
+    };
+    let texts = matches.remove_many::<String>(flag.name).into_iter().flatten().collect();
+    overrides.set(key, origin, texts);
+}
+
+/// All settings that have a flag.
+fn flagged() -> impl Iterator<Item = (&'static Key, Flag)> {
+    KEYS.iter().filter_map(|key| key.flag.map(|flag| (key, flag)))
+}
+
+impl Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        let command = command.arg(config_flag());
+        flagged().fold(command, |command, (key, flag)| command.arg(setting_flag(key, flag).help_heading("Settings")))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let mut settings = Settings { file: config_file(matches), overrides: Overrides::default() };
+        for (key, flag) in flagged() {
+            take(&mut settings.overrides, matches, key, flag);
+            let by_custom = (key.name == "node_name" && !settings.overrides.has(key.name))
+                .then(|| std::env::var(NODE_NAME).ok())
+                .flatten();
+            if let Some(name) = by_custom.filter(|name| !name.is_empty()) {
+                settings.overrides.set(key, Origin::Env(NODE_NAME), vec![name]);
+            }
+        }
+        Ok(settings)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

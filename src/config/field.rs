@@ -1,0 +1,238 @@
+//! Kinds of settings: how each is read from text, what its limits are, and where in [`Config`] it lives.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Config, LogFormat};
+
+/// The kind of a setting, with its place in [`Config`].
+#[derive(Clone, Copy)]
+pub enum Field {
+    /// A length of time, at least `min`.
+    Duration {
+        /// Shortest allowed.
+        min: Duration,
+        /// Its place.
+        at: fn(&mut Config) -> &mut Duration,
+    },
+    /// A whole number.
+    Count {
+        /// Smallest allowed.
+        min: usize,
+        /// Largest allowed.
+        max: usize,
+        /// Its place.
+        at: fn(&mut Config) -> &mut usize,
+    },
+    /// An address to listen on.
+    Address {
+        /// Whether the listener can be turned off by an empty text.
+        optional: bool,
+        /// Its place.
+        at: fn(&mut Config) -> &mut String,
+    },
+    /// Any text.
+    Text(fn(&mut Config) -> &mut String),
+    /// A tracing filter.
+    LogFilter(fn(&mut Config) -> &mut String),
+    /// The format of log lines.
+    Format(fn(&mut Config) -> &mut LogFormat),
+    /// An absolute path.
+    Path(fn(&mut Config) -> &mut PathBuf),
+    /// Glob patterns.
+    Globs(fn(&mut Config) -> &mut Vec<String>),
+    /// Names.
+    Names(fn(&mut Config) -> &mut Vec<String>),
+}
+
+/// A value to set, still as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Raw {
+    /// One word or number.
+    One(String),
+    /// A list.
+    Many(Vec<String>),
+}
+
+impl Field {
+    /// What belongs here, for the complaint about something else.
+    pub(super) fn expected(self) -> &'static str {
+        match self {
+            Field::Duration { .. } => "a duration such as 15s or 2m",
+            Field::Count { .. } => "a whole number",
+            Field::Address { .. } => "an address such as \":12049\" (in quotes)",
+            Field::Text(_) => "text (put it in quotes)",
+            Field::LogFilter(_) => "a level such as info (in quotes if it is no plain word)",
+            Field::Format(_) => "text or json",
+            Field::Path(_) => "a path",
+            Field::Globs(_) => "a list of patterns such as [\"nfs*\"]",
+            Field::Names(_) => "a list of names",
+        }
+    }
+
+    /// Whether a list belongs here.
+    pub(crate) fn is_list(self) -> bool {
+        matches!(self, Field::Globs(_) | Field::Names(_))
+    }
+
+    /// Reads `raw` and stores it.
+    ///
+    /// # Errors
+    /// Why the text cannot be used, and what would be right.
+    pub(super) fn set(self, config: &mut Config, raw: &Raw) -> Result<(), String> {
+        match raw {
+            Raw::One(text) if !self.is_list() => self.set_one(config, text),
+            Raw::One(text) => self.set_many(config, &split_list(text)),
+            Raw::Many(items) if self.is_list() => self.set_many(config, items),
+            Raw::Many(_) => Err(format!("must be {}, not a list", self.expected())),
+        }
+    }
+
+    /// Says whether `text` can be a value (for a list: its items, separated by commas).
+    ///
+    /// # Errors
+    /// Why not, and what would be right.
+    pub fn check(self, text: &str) -> Result<(), String> {
+        self.set(&mut Config::default(), &Raw::One(text.to_owned()))
+    }
+
+    fn set_one(self, config: &mut Config, text: &str) -> Result<(), String> {
+        match self {
+            Field::Duration { min, at } => *at(config) = duration(text, min)?,
+            Field::Count { min, max, at } => *at(config) = count(text, min, max)?,
+            Field::Address { optional, at } => *at(config) = address(text, optional)?,
+            Field::Text(at) => text.clone_into(at(config)),
+            Field::LogFilter(at) => {
+                crate::logging::check_filter(text).map_err(|error| error.to_string())?;
+                text.clone_into(at(config));
+            }
+            Field::Format(at) => *at(config) = text.parse()?,
+            Field::Path(at) if text.starts_with('/') => *at(config) = PathBuf::from(text),
+            Field::Path(_) => return Err(format!("{text:?} is not an absolute path")),
+            Field::Globs(_) | Field::Names(_) => self.set_many(config, &[text.to_owned()])?,
+        }
+        Ok(())
+    }
+
+    fn set_many(self, config: &mut Config, items: &[String]) -> Result<(), String> {
+        match self {
+            Field::Globs(at) => {
+                items.iter().try_for_each(|item| glob(item))?;
+                items.clone_into(at(config));
+            }
+            Field::Names(at) => items.clone_into(at(config)),
+            _ => return Err(format!("must be {}, not a list", self.expected())),
+        }
+        Ok(())
+    }
+
+    /// The value in `config` as YAML, the way a person would write it in the file.
+    pub(crate) fn yaml(self, config: &Config) -> String {
+        let mut config = config.clone();
+        match self {
+            Field::Duration { at, .. } => humantime::format_duration(*at(&mut config)).to_string().replace(' ', ""),
+            Field::Count { at, .. } => at(&mut config).to_string(),
+            Field::Address { at, .. } => quoted(at(&mut config)),
+            Field::Text(at) | Field::LogFilter(at) => scalar(at(&mut config)),
+            Field::Format(at) => at(&mut config).to_string(),
+            Field::Path(at) => scalar(&at(&mut config).to_string_lossy()),
+            Field::Globs(at) | Field::Names(at) => {
+                format!("[{}]", at(&mut config).iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+/// A YAML scalar: plain where that cannot be misread, else in double quotes.
+fn scalar(text: &str) -> String {
+    let plain = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+        && !matches!(text.to_ascii_lowercase().as_str(), "null" | "true" | "false" | "yes" | "no" | "on" | "off");
+    if plain { text.to_owned() } else { quoted(text) }
+}
+
+/// A JSON string is a YAML double-quoted scalar.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn duration(text: &str, min: Duration) -> Result<Duration, String> {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
+        return Err(format!("{text:?} has no unit, did you mean {text}s?"));
+    }
+    let value = humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no duration ({error}); write for example 15s, 500ms or 2m"))?;
+    if value < min {
+        return Err(format!("{text} is too short, the least is {}", humantime::format_duration(min)));
+    }
+    Ok(value)
+}
+
+fn count(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    match text.parse() {
+        Ok(value) if (min..=max).contains(&value) => Ok(value),
+        _ => Err(format!("{text:?} is no whole number from {min} to {max}")),
+    }
+}
+
+/// `:12049` (all addresses of the machine, IPv6 and IPv4), `1.2.3.4:80`, `[::]:80`.
+fn address(text: &str, optional: bool) -> Result<String, String> {
+    let off = text.is_empty() || text == "off";
+    if off && optional {
+        return Ok(String::new());
+    }
+    let port_only = text.strip_prefix(':').is_some_and(|port| u16::from_str(port).is_ok());
+    if port_only || std::net::SocketAddr::from_str(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let off = if optional { ", or \"\" to turn it off" } else { "" };
+    Err(format!("{text:?} is no address to listen on; write :12049, 192.0.2.7:12049 or [::]:12049{off}"))
+}
+
+fn glob(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("an empty pattern matches nothing: leave it out".to_owned());
+    }
+    globset::Glob::new(text).map(|_| ()).map_err(|error| format!("{text:?} is no glob pattern: {}", error.kind()))
+}
+
+/// Splits at commas, but not inside the braces or brackets of a glob (`/mnt/{a,b}` is one pattern).
+pub(super) fn split_list(text: &str) -> Vec<String> {
+    let mut depth = 0_usize;
+    let mut items = vec![String::new()];
+    for c in text.chars() {
+        match c {
+            '{' | '[' => depth = depth.saturating_add(1),
+            '}' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if c == ',' && depth == 0 {
+            items.push(String::new());
+        } else if let Some(item) = items.last_mut() {
+            item.push(c);
+        }
+    }
+    items.iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            other => Err(format!("{other:?} is no log format; write text or json")),
+        }
+    }
+}
+
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        })
+    }
+}

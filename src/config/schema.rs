@@ -1,0 +1,202 @@
+//! The one description of all settings.
+
+use std::time::Duration;
+
+use super::field::Field;
+
+/// A setting.
+pub struct Key {
+    /// Its name in the file, with its section (`workers.max`).
+    pub name: &'static str,
+    /// Its flag without dashes; the environment twin x.
+    pub flag: Option<Flag>,
+    /// Kind, limits and place in [`super::Config`].
+    pub field: Field,
+    /// What it does, in one sentence.
+    pub help: &'static str,
+}
+
+/// The flag of a setting and its environment twin.
+#[derive(Clone, Copy)]
+pub struct Flag {
+    /// Without dashes.
+    pub name: &'static str,
+    /// The environment variable that says the same.
+    pub env: &'static str,
+    /// Word for the value in `--help`.
+    pub value: &'static str,
+    /// Left out of `--help`, of the file and of the documentation.
+    pub hidden: bool,
+}
+
+const fn flag(name: &'static str, env: &'static str, value: &'static str) -> Option<Flag> {
+    Some(Flag { name, env, value, hidden: false })
+}
+
+impl Key {
+    /// Part of the file and the documentation.
+    #[must_use]
+    pub fn public(&self) -> bool {
+        !self.flag.is_some_and(|flag| flag.hidden)
+    }
+
+    /// The section of the file it lies in (`workers`), and its name there.
+    #[must_use]
+    pub fn split(&self) -> (Option<&'static str>, &'static str) {
+        match self.name.split_once('.') {
+            Some((section, name)) => (Some(section), name),
+            None => (None, self.name),
+        }
+    }
+}
+
+/// All settings, in the order in which the documentation and the example list them.
+pub static KEYS: [Key; 20] = [
+    Key {
+        name: "interval",
+        flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
+        field: Field::Duration { min: Duration::from_secs(1), at: |c| &mut c.interval },
+        help: "Time between two probes of a healthy mount.",
+    },
+    Key {
+        name: "timeout",
+        flag: flag("timeout", "MOUNTWARDEN_TIMEOUT", "DURATION"),
+        field: Field::Duration { min: Duration::from_millis(100), at: |c| &mut c.timeout },
+        help: "Deadline of one probe: a mount that has not answered by then is hung.",
+    },
+    Key {
+        name: "slow",
+        flag: None,
+        field: Field::Duration { min: Duration::from_millis(1), at: |c| &mut c.slow },
+        help: "A probe that takes longer than this counts as slow; shorter than timeout.",
+    },
+    Key {
+        name: "backoff_max",
+        flag: None,
+        field: Field::Duration { min: Duration::from_secs(1), at: |c| &mut c.backoff_max },
+        help: "Longest time between two probes of a dead mount; at least interval.",
+    },
+    Key {
+        name: "sentinels",
+        flag: None,
+        field: Field::Count { min: 0, max: 64, at: |c| &mut c.sentinels },
+        help: "Entries remembered per mount to notice that the filesystem behind it was replaced; 0 turns that off.",
+    },
+    Key {
+        name: "workers.warm",
+        flag: None,
+        field: Field::Count { min: 1, max: 1024, at: |c| &mut c.workers_warm },
+        help: "Probe worker processes kept ready.",
+    },
+    Key {
+        name: "workers.max",
+        flag: None,
+        field: Field::Count { min: 1, max: 4096, at: |c| &mut c.workers_max },
+        help: "Probe workers that may be busy or stuck at a time; at least workers.warm.",
+    },
+    Key {
+        name: "workers.per_owner",
+        flag: None,
+        field: Field::Count { min: 1, max: 4096, at: |c| &mut c.workers_per_owner },
+        help: "The same for the mounts of one owner (a pod, else a source); at most workers.max.",
+    },
+    Key {
+        name: "probes_per_server",
+        flag: None,
+        field: Field::Count { min: 1, max: 4096, at: |c| &mut c.probes_per_server },
+        help: "Probes in flight per server that are not slow yet.",
+    },
+    Key {
+        name: "listen",
+        flag: flag("listen", "MOUNTWARDEN_LISTEN", "ADDRESS"),
+        field: Field::Address { optional: false, at: |c| &mut c.listen },
+        help: "Address of /metrics, /healthz and /readyz; without a host all addresses of the machine.",
+    },
+    Key {
+        name: "listen_ui",
+        flag: flag("listen-ui", "MOUNTWARDEN_LISTEN_UI", "ADDRESS"),
+        field: Field::Address { optional: true, at: |c| &mut c.listen_ui },
+        help: "Address of the status page and /api/v1/mounts, which name pods and exports; empty or off: not served.",
+    },
+    Key {
+        name: "node_name",
+        flag: flag("node-name", "MOUNTWARDEN_NODE_NAME", "NAME"),
+        field: Field::Text(|c| &mut c.node_name),
+        help: "Name of this node in what it reports; empty: the host name. The variable NODE_NAME serves too.",
+    },
+    Key {
+        name: "proc_root",
+        flag: flag("proc-root", "MOUNTWARDEN_PROC_ROOT", "PATH"),
+        field: Field::Path(|c| &mut c.proc_root),
+        help: "Where the host's proc is mounted.",
+    },
+    Key {
+        name: "mounts.include_fstype",
+        flag: flag("include-fstype", "MOUNTWARDEN_INCLUDE_FSTYPE", "GLOB"),
+        field: Field::Globs(|c| &mut c.include_fstype),
+        help: "Filesystem types to watch beyond the known network types.",
+    },
+    Key {
+        name: "mounts.exclude_fstype",
+        flag: flag("exclude-fstype", "MOUNTWARDEN_EXCLUDE_FSTYPE", "GLOB"),
+        field: Field::Globs(|c| &mut c.exclude_fstype),
+        help: "Filesystem types to leave out.",
+    },
+    Key {
+        name: "mounts.include",
+        flag: flag("include-mount", "MOUNTWARDEN_INCLUDE_MOUNT", "GLOB"),
+        field: Field::Globs(|c| &mut c.include_mount),
+        help: "Mountpoints to watch; empty: all.",
+    },
+    Key {
+        name: "mounts.exclude",
+        flag: flag("exclude-mount", "MOUNTWARDEN_EXCLUDE_MOUNT", "GLOB"),
+        field: Field::Globs(|c| &mut c.exclude_mount),
+        help: "Mountpoints to leave out.",
+    },
+    Key {
+        name: "log.format",
+        flag: flag("log-format", "MOUNTWARDEN_LOG_FORMAT", "text|json"),
+        field: Field::Format(|c| &mut c.log_format),
+        help: "Format of the log lines: text for people, json for programs.",
+    },
+    Key {
+        name: "log.level",
+        flag: flag("log-level", "MOUNTWARDEN_LOG_LEVEL", "LEVEL"),
+        field: Field::LogFilter(|c| &mut c.log_level),
+        help: "What is logged: error, warn, info, debug, trace or off, also per module (info,mountwarden::probe=debug).",
+    },
+    Key {
+        name: "without",
+        flag: Some(Flag { name: "without-detector", env: "MOUNTWARDEN_WITHOUT_DETECTOR", value: "NAME", hidden: true }),
+        field: Field::Names(|c| &mut c.without),
+        help: "Detectors to switch off, for the tests that prove that each is needed.",
+    },
+];
+
+/// The setting that the file calls `name`.
+pub(super) fn public_key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name && key.public())
+}
+
+/// Whether `name` is a section of the file.
+pub(super) fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| key.public() && key.split().0 == Some(name))
+}
+
+/// The known key or section that looks most like `name`, if any looks like it at all.
+///
+/// A key in the wrong section counts as near: its last word is compared too.
+pub(super) fn nearest(name: &str) -> Option<String> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_owned();
+    let likeness = |candidate: &str| {
+        strsim::jaro_winkler(candidate, name).max(strsim::jaro_winkler(&last(candidate), &last(name)))
+    };
+    let sections = KEYS.iter().filter(|key| key.public()).filter_map(|key| key.split().0);
+    let names = KEYS.iter().filter(|key| key.public()).map(|key| key.name);
+    let best = sections.chain(names).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) >= LIKE).then(|| best.to_owned())
+}
+
+/// Below this likeness two words have nothing to do with each other.
+const LIKE: f64 = 0.8;
