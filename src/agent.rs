@@ -1,10 +1,26 @@
 //! Builds the parts and owns the loop.
+//!
+//! One thread runs everything that is said here; what could block runs in worker processes ([`crate::probe`]), and the
+//! pages are rendered by a thread of their own ([`crate::http`]).
+
+mod core;
+mod judging;
+mod listen;
+mod lookup;
+mod publish;
+mod registry;
+mod run;
+mod servers;
+mod target;
+mod transports;
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::config::Config;
-use crate::logging::Logs;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, UnixSeconds};
+
+pub use lookup::check;
+pub use run::run;
 
 /// What one pass over the mounts found.
 #[derive(Debug)]
@@ -15,22 +31,12 @@ pub struct CheckResult {
     pub not_monitored: Vec<PathBuf>,
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
-///
-/// # Errors
-/// What keeps the agent from running.
-pub async fn run(
-    _config: Config,
-    _reload: Box<dyn FnMut() -> anyhow::Result<Config>>,
-    _logs: Logs,
-) -> anyhow::Result<()> {
-    anyhow::bail!("the agent's loop is not in this build")
+/// Wall clock, for people and metrics; deadlines use the monotonic one.
+fn unix_now() -> UnixSeconds {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 
-/// One pass over all mounts, or over those that hold the named paths.
-///
-/// # Errors
-/// What keeps the pass from being made.
-pub async fn check(_config: &Config, _paths: &[PathBuf]) -> anyhow::Result<CheckResult> {
-    anyhow::bail!("the agent's loop is not in this build")
+fn rfc3339(at: UnixSeconds) -> String {
+    let at = Duration::try_from_secs_f64(at).unwrap_or(Duration::ZERO);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + at).to_string()
 }

@@ -1,0 +1,86 @@
+//! `check`: one pass over the mounts, with the parts of the agent.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::CheckResult;
+use super::core::Core;
+use super::run::build;
+use crate::config::Config;
+use crate::mounts::Mount;
+use crate::mounts::filter::Filter;
+use crate::mounts::table::Table;
+
+/// One pass over all network mounts, or over those that hold the named paths (absolute).
+///
+/// It ends after a few deadlines, whatever the mounts do: probes of different superblocks run side by side.
+///
+/// # Errors
+/// What keeps the pass from being made: the mount table cannot be read, no worker can be started.
+pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckResult> {
+    // One round: no target comes due twice.
+    let config = Config { interval: Duration::from_secs(3600), backoff_max: Duration::from_secs(3600), ..config.clone() };
+    let mut table = Table::read(&config.proc_root)?;
+    let limit = Instant::now() + config.timeout.saturating_mul(6) + Duration::from_secs(2);
+    let mut core = build(config, true)?;
+    let not_monitored = narrow(&mut table, &core.filter, paths);
+    core.stats.host_error = table.host_error.as_ref().map(ToString::to_string);
+    let proxied = table.mounts.iter().any(|mount| mount.origin.proxy_port.is_some());
+    core.take_table(table);
+    if proxied {
+        core.read_efs_state();
+    }
+    drive(&mut core, limit).await.context("the pass did not come to its end")?;
+    Ok(CheckResult { snapshot: core.snapshot(), not_monitored })
+}
+
+/// Runs the loop until every target is judged and every silent server was asked once.
+async fn drive(core: &mut Core, limit: Instant) -> anyhow::Result<()> {
+    loop {
+        core.tick();
+        if core.ready() && core.suspected.is_empty() && !core.servers.asking() {
+            return Ok(());
+        }
+        let wake = core.next_wake().map_or(limit, |at| core.start + at);
+        let event = tokio::select! {
+            event = timeout_at(limit, core.running.join_next()), if !core.running.is_empty() => event,
+            () = sleep_until(wake.min(limit)) => Ok(None),
+        };
+        if let Ok(Some(event)) = event {
+            core.take(event.context("a part of the pass failed")?);
+        }
+        if Instant::now() >= limit {
+            // What was not judged by now is `unknown`, and says so.
+            return Ok(());
+        }
+    }
+}
+
+/// Keeps only the mounts that hold the named paths; gives the paths that are on no monitored mount.
+fn narrow(table: &mut Table, filter: &Filter, paths: &[PathBuf]) -> Vec<PathBuf> {
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let mut wanted = Vec::new();
+    let mut strangers = Vec::new();
+    for path in paths {
+        match holder(&table.mounts, path).filter(|mount| filter.wants(mount)) {
+            Some(mount) => wanted.push((mount.view, mount.id)),
+            None => strangers.push(path.clone()),
+        }
+    }
+    // Local mounts stay: the way to the others leads through them.
+    table.mounts.retain(|mount| !filter.wants(mount) || wanted.contains(&(mount.view, mount.id)));
+    strangers
+}
+
+/// The mount that a path is on: the deepest mountpoint above it that nothing hides.
+fn holder<'table>(mounts: &'table [Mount], path: &Path) -> Option<&'table Mount> {
+    mounts
+        .iter()
+        .filter(|mount| mount.hidden_by.is_none() && path.starts_with(&mount.mountpoint))
+        .max_by_key(|mount| mount.mountpoint.components().count())
+}

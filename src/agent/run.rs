@@ -1,0 +1,409 @@
+//! `run`: the loop until SIGTERM.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::core::{Core, Event, limits};
+use super::listen;
+use super::servers::News;
+use crate::config::Config;
+use crate::http::HttpState;
+use crate::logging::Logs;
+use crate::mounts::efs::StateFiles;
+use crate::mounts::filter::Filter;
+use crate::mounts::table::Table;
+use crate::mounts::watch::Watch;
+use crate::mounts::{Kind, View};
+use crate::probe::image::Image;
+use crate::probe::pool::{Class, Outcome, Pool};
+use crate::probe::wire::{Answer, Job};
+
+/// The table is read in full so often even when the kernel reports no change.
+const FULL_READ: Duration = Duration::from_secs(60);
+
+/// Two readings of the table are at least so far apart: a node that mounts without pause must not keep us reading.
+const READ_GAP: Duration = Duration::from_millis(100);
+
+/// A reading may use so much of the time: the next one waits so many times as long as the last one took.
+const READ_COST: u32 = 10;
+
+/// The snapshot is renewed so often at most; with many targets less often, each rendering costs.
+const PUBLISH_GAP: Duration = Duration::from_secs(1);
+
+/// Targets whose snapshot may be renewed once per [`PUBLISH_GAP`].
+const TARGETS_PER_PUBLISH: usize = 64;
+
+/// The state directory of the EFS mount helper.
+const EFS_STATE: &str = "/var/run/efs";
+
+/// The log gets so long to write out its last lines.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Runs the agent until SIGTERM or SIGINT. SIGHUP re-reads the configuration and keeps the old one if the new is bad.
+///
+/// # Errors
+/// What keeps the agent from running at all: no memory file for the workers, no signals, no thread.
+pub async fn run(
+    config: Config,
+    mut reload: Box<dyn FnMut() -> anyhow::Result<Config>>,
+    logs: Logs,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let http = HttpState::with_proc_root(config.proc_root.clone()).context("cannot start the HTTP renderer")?;
+    let (stop, stopped) = watch::channel(false);
+    listen::start(&config, &http, &stopped);
+    let mut agent = Agent::new(config, Arc::clone(&http), logs)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = agent.core.node, "mountwarden starts");
+    let mut watch = agent.watch();
+    loop {
+        let wake = agent.wake();
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => agent.reload(&mut reload),
+            () = table_change(&mut watch) => agent.core.reread = true,
+            Some(event) = agent.core.running.join_next() => match event {
+                Ok(event) => agent.core.take(event),
+                Err(error) => tracing::error!(%error, "a task of the agent failed; the mount it probed is probed again"),
+            },
+            () = sleep_until(wake) => agent.note_delay(wake),
+        }
+        agent.step();
+    }
+    tracing::info!("mountwarden stops");
+    // Nobody has to hear it: then there is nothing to stop.
+    let _ = stop.send(true);
+    let logs = agent.logs;
+    logs.close(LAST_WORDS);
+    Ok(())
+}
+
+async fn table_change(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Agent {
+    core: Core,
+    http: Arc<HttpState>,
+    logs: Logs,
+    next_read: Instant,
+    next_full_read: Instant,
+    next_publish: Instant,
+    last_publish: Instant,
+    next_beat: Instant,
+    host_error_said: bool,
+    bad_lines_said: bool,
+    longest_delay: Duration,
+}
+
+impl Agent {
+    fn new(config: Config, http: Arc<HttpState>, logs: Logs) -> anyhow::Result<Agent> {
+        let core = build(config, false)?;
+        let now = Instant::now();
+        Ok(Agent {
+            core,
+            http,
+            logs,
+            next_read: now,
+            next_full_read: now,
+            next_publish: now,
+            last_publish: now,
+            next_beat: now,
+            host_error_said: false,
+            bad_lines_said: false,
+            longest_delay: Duration::ZERO,
+        })
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        match Watch::new(&self.core.config.proc_root) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch the mount table; it is read every {FULL_READ:?} instead");
+                None
+            }
+        }
+    }
+
+    /// When the loop has something to do next.
+    fn wake(&self) -> Instant {
+        let due = self.core.next_wake().map(|at| self.core.start + at);
+        let read = if self.core.reread { self.next_read } else { self.next_full_read };
+        let publish = self.core.changed.then_some(self.next_publish);
+        [due, Some(read), publish, Some(self.next_beat)].into_iter().flatten().min().unwrap_or(read)
+    }
+
+    fn note_delay(&mut self, planned: Instant) {
+        self.longest_delay = self.longest_delay.max(planned.elapsed());
+    }
+
+    /// Everything that is due now, after any event.
+    fn step(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_beat {
+            self.http.beat();
+            self.next_beat = now + Duration::from_secs(1);
+        }
+        if now >= self.next_full_read || (self.core.reread && now >= self.next_read) {
+            self.read_table(now);
+        }
+        self.core.tick();
+        if self.core.changed && now >= self.next_publish {
+            self.publish(now);
+        }
+    }
+
+    fn read_table(&mut self, now: Instant) {
+        self.core.reread = false;
+        match Table::read(&self.core.config.proc_root) {
+            Ok(table) => {
+                self.say_once(&table);
+                let efs = table.mounts.iter().any(|mount| mount.origin.proxy_port.is_some());
+                self.core.take_table(table);
+                if efs {
+                    self.core.read_efs_state();
+                }
+            }
+            Err(error) => {
+                self.core.stats.mountinfo_read_errors_total += 1;
+                tracing::error!(%error, "cannot read the mount table; the last one stays in force");
+            }
+        }
+        let gap = (now.elapsed() * READ_COST).max(READ_GAP);
+        self.next_read = Instant::now() + gap;
+        self.next_full_read = Instant::now() + FULL_READ.max(gap);
+    }
+
+    fn say_once(&mut self, table: &Table) {
+        let host_error = table.host_error.as_ref().map(ToString::to_string);
+        if let Some(error) = host_error.as_ref().filter(|_| !self.host_error_said) {
+            tracing::warn!(error, "only mounts of the agent's own mount namespace are watched: {error}");
+            self.host_error_said = true;
+        }
+        self.core.stats.host_error = host_error;
+        if let Some(bad) = table.bad.first().filter(|_| !self.bad_lines_said) {
+            tracing::warn!(
+                lines = table.bad_count,
+                "a line of the mount table cannot be read and is left out: {bad:?}"
+            );
+            self.bad_lines_said = true;
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        self.core.changed = false;
+        self.core.stats.log_dropped_total = self.logs.dropped();
+        self.core.stats.http_refused_total = self.http.refused_total();
+        self.core.stats.loop_delay_seconds = self.longest_delay.as_secs_f64();
+        if now.saturating_duration_since(self.last_publish) >= self.core.config.interval {
+            self.longest_delay = Duration::ZERO;
+            self.last_publish = now;
+        }
+        self.http.publish(Arc::new(self.core.snapshot()));
+        self.next_publish = now + self.publish_gap();
+    }
+
+    /// With many targets a rendering is dear, and what it shows changes once per interval and target.
+    fn publish_gap(&self) -> Duration {
+        let targets = self.core.registry.targets.len();
+        let share = u32::try_from(targets / TARGETS_PER_PUBLISH).unwrap_or(u32::MAX);
+        PUBLISH_GAP.saturating_mul(share).min(self.core.config.interval).max(PUBLISH_GAP)
+    }
+
+    fn reload(&mut self, reload: &mut dyn FnMut() -> anyhow::Result<Config>) {
+        self.core.stats.config_reloads_total += 1;
+        self.core.changed = true;
+        match reload().and_then(|config| Ok((filter(&config)?, config))) {
+            Ok((filter, config)) => self.adopt(config, filter),
+            Err(error) => {
+                self.core.stats.config_ok = false;
+                tracing::error!("the new configuration is bad; the old one stays in force: {error:#}");
+            }
+        }
+    }
+
+    fn adopt(&mut self, mut config: Config, filter: Filter) {
+        let old = &self.core.config;
+        for (name, changed) in [
+            ("listen", config.listen != old.listen),
+            ("listen_ui", config.listen_ui != old.listen_ui),
+            ("proc_root", config.proc_root != old.proc_root),
+            ("node_name", config.node_name != old.node_name),
+            ("log.format", config.log_format != old.log_format),
+            ("workers", limits(&config) != limits(old)),
+        ] {
+            if changed {
+                tracing::warn!("{name} changed in the configuration: that takes a restart; the old value stays in force");
+            }
+        }
+        config.listen.clone_from(&old.listen);
+        config.listen_ui.clone_from(&old.listen_ui);
+        config.proc_root.clone_from(&old.proc_root);
+        if let Err(error) = self.logs.set_level(&config.log_level) {
+            tracing::error!("log.level stays as it was: {error}");
+        }
+        self.core.stats.config_ok = true;
+        self.core.reconfigure(config, filter);
+        tracing::info!("the configuration was read again");
+    }
+}
+
+/// The parts of a pass, for `run` and `check`.
+pub(super) fn build(mut config: Config, one_pass: bool) -> anyhow::Result<Core> {
+    fit_descriptors(&mut config);
+    let image = Image::of_this_binary()
+        .context("cannot copy this binary into memory for the probe workers: is /proc mounted, are memory files allowed?")?;
+    let filter = filter(&config)?;
+    let pool = Pool::new(image, limits(&config));
+    let node = node_name(&config);
+    Ok(Core::new(config, filter, pool, node, one_pass))
+}
+
+fn filter(config: &Config) -> anyhow::Result<Filter> {
+    Ok(Filter::new(&config.include_fstype, &config.exclude_fstype, &config.include_mount, &config.exclude_mount)?)
+}
+
+fn node_name(config: &Config) -> String {
+    if !config.node_name.is_empty() {
+        return config.node_name.clone();
+    }
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Each worker costs two descriptors. Where the limit is low, fewer workers are allowed rather than starts that fail.
+fn fit_descriptors(config: &mut Config) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    /// Descriptors for listeners, connections, the log and the kernel files.
+    const OTHERS: u64 = 32;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = u64::try_from(config.workers_max).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(256);
+    let limit = wanted.min(hard).max(soft);
+    if limit > soft {
+        // Without it the present limit holds, and the workers are fitted to that.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
+    }
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(soft, |(soft, _)| soft);
+    let possible = usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(usize::MAX).max(2);
+    if possible < config.workers_max {
+        tracing::warn!(
+            limit,
+            workers = possible,
+            "the limit on open files is low: at most {possible} probe workers instead of {}",
+            config.workers_max
+        );
+        config.workers_max = possible;
+        config.workers_warm = config.workers_warm.min(possible / 2).max(1);
+        config.workers_per_owner = config.workers_per_owner.min(possible);
+    }
+}
+
+impl Core {
+    /// Takes one event in.
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Identified { newcomers, outcome } => self.on_identified(&newcomers, outcome),
+            Event::Probed { id, dev, through, outcome } => self.on_probed(id, dev, through, outcome),
+            Event::Reaped { dev } => {
+                let now = self.now();
+                self.schedule.reaped(dev, now);
+            }
+            Event::Answered { key, answer } => self.on_server(key, answer),
+            Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
+            Event::EfsState { outcome } => self.on_efs_state(outcome),
+        }
+    }
+
+    fn on_server(&mut self, key: super::servers::ServerKey, answer: crate::server::ServerAnswer) {
+        let now = self.now();
+        let (news, silent) = self.servers.answered(key, answer, now);
+        for id in silent {
+            self.judge_again(id);
+            if news == News::Back {
+                self.schedule.rearm(id, now);
+            }
+        }
+    }
+
+    fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
+        use std::os::unix::ffi::OsStrExt;
+        let now = self.now();
+        let rows = match outcome {
+            Outcome::Answered(Answer::Counters(rows)) => Some(rows),
+            Outcome::Answered(Answer::Failed { errno }) => {
+                tracing::debug!(errno, "transport counters cannot be read");
+                None
+            }
+            _ => None,
+        };
+        let fresh = self.transports.counted(view, rows, took, now, self.config.interval);
+        let mut reconnected = Vec::new();
+        let mut received = Vec::new();
+        for target in self.registry.targets.values_mut().filter(|target| target.facts.kind.is_some_and(Kind::is_nfs)) {
+            let Key::Root { source, .. } | Key::Mount { source, .. } = &target.key;
+            let members = target.members.iter().filter(|member| member.view == view);
+            let found = members
+                .filter_map(|member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source))
+                .next();
+            let Some(counters) = found else { continue };
+            if let Some((_, before)) = target.transport.replace((now, counters)) {
+                if counters.connects > before.connects {
+                    reconnected.push(target.id);
+                }
+                if counters.recvs > before.recvs {
+                    received.push(target.id);
+                }
+            }
+        }
+        for id in reconnected {
+            self.schedule.hurry(id, now);
+        }
+        // Replies came in for a mount that blocked: its server is back, whatever our own connection says.
+        for id in received {
+            self.schedule.rearm(id, now);
+        }
+        if fresh {
+            for (id, report) in std::mem::take(&mut self.suspected) {
+                self.judge_report(id, report);
+            }
+        }
+    }
+
+    /// The state files of the EFS mount helper say which file system is behind a local proxy.
+    pub(super) fn read_efs_state(&mut self) {
+        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
+        let host = self.table.mounts.iter().any(|mount| mount.view == View::Host);
+        let path = if host {
+            format!("{}/1/root{EFS_STATE}", self.config.proc_root.display())
+        } else {
+            EFS_STATE.to_owned()
+        };
+        self.running.spawn(async move {
+            let job = Job::EfsState(path.into_bytes());
+            Event::EfsState { outcome: pool.run(job, "efs", Class::Hopeful, deadline, deadline).await }
+        });
+    }
+
+    fn on_efs_state(&mut self, outcome: Outcome) {
+        let Outcome::Answered(Answer::Files(files)) = outcome else { return };
+        use std::os::unix::ffi::OsStringExt;
+        let files = files.into_iter().map(|(name, bytes)| (std::ffi::OsString::from_vec(name), bytes));
+        self.efs = StateFiles::decode(files);
+        for mount in &mut self.table.mounts {
+            self.efs.apply(mount);
+        }
+        self.update_targets();
+    }
+}
+
+use super::target::Key;
