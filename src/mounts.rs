@@ -12,7 +12,7 @@ pub mod source;
 pub mod table;
 pub mod watch;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -67,9 +67,10 @@ pub struct Mount {
     pub fstype: String,
     /// Source as the kernel names it (`srv:/export`, `//srv/share`).
     pub source: OsString,
-    /// Per-mount options (`rw,relatime`), in their order.
+    /// Per-mount options (`rw,relatime`), in their order and still escaped.
     pub options: OsString,
-    /// Options of the superblock (`rw,vers=4.1,hard,addr=10.0.0.1`), in their order.
+    /// Options of the superblock (`rw,vers=4.1,hard,addr=10.0.0.1`), in their order and still escaped: a value may hold
+    /// an escaped comma. [`source::options`] takes them apart.
     pub super_options: OsString,
     /// What kind of network filesystem it is; `None` for local ones.
     pub kind: Option<Kind>,
@@ -101,11 +102,6 @@ impl Mount {
     }
 }
 
-fn find_option(options: &OsString, name: &str) -> Option<Option<String>> {
-    let text = options.to_string_lossy();
-    text.rsplit(',').find_map(|option| match option.split_once('=') {
-        Some((key, value)) if key == name => Some(Some(value.to_owned())),
-        None if option == name => Some(None),
-        _ => None,
-    })
+fn find_option(options: &OsStr, name: &str) -> Option<Option<String>> {
+    source::options(options).filter(|(option, _)| option == name).last().map(|(_, value)| value)
 }
