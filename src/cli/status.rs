@@ -48,8 +48,8 @@ enum StatusError {
 /// The command line of `status`.
 #[derive(Args)]
 pub(super) struct StatusArgs {
-    /// Where the agent's status page is [default: as --listen-ui] [env: MOUNTWARDEN_ADDRESS].
-    #[arg(long, value_name = "ADDRESS", env = "MOUNTWARDEN_ADDRESS", hide_env = true)]
+    #[arg(long, help = "Where its status page is [default: as --listen-ui]\n[env: MOUNTWARDEN_ADDRESS]")]
+    #[arg(value_name = "ADDRESS", env = "MOUNTWARDEN_ADDRESS", hide_env = true)]
     address: Option<String>,
     #[command(flatten)]
     form: Form,
