@@ -17,6 +17,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
@@ -44,7 +45,7 @@ pub enum LogError {
     Filter(#[from] FilterError),
     /// The output is closed.
     #[error("cannot open the log's output: {0}")]
-    Output(#[source] io::Error),
+    Output(io::Error),
     /// Somebody else in this process has set up logging.
     #[error("logging is set up already")]
     Twice,
@@ -71,11 +72,7 @@ impl Logs {
         let unwritten = Arc::new(AtomicU64::new(0));
         let (queue, guard, ansi) = queue(output, Arc::clone(&unwritten)).map_err(LogError::Output)?;
         let queue_full = queue.error_counter();
-        let lines = tracing_subscriber::fmt::layer().with_writer(queue).with_timer(UtcTime);
-        let lines = match format {
-            LogFormat::Text => lines.with_ansi(ansi).boxed(),
-            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
-        };
+        let lines = lines(format, ansi, queue);
         tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| LogError::Twice)?;
         panics::log_them();
         Ok(Logs { queue_full, unwritten, guard, level })
@@ -126,6 +123,18 @@ fn queue(output: Output, unwritten: Arc<AtomicU64>) -> io::Result<(NonBlocking, 
     Ok((queue, guard, ansi))
 }
 
+/// Makes events into lines.
+fn lines<S>(format: LogFormat, ansi: bool, queue: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(queue).with_timer(UtcTime);
+    match format {
+        LogFormat::Text => lines.with_ansi(ansi).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    }
+}
+
 /// RFC 3339 in UTC, to the millisecond.
 struct UtcTime;
 
@@ -136,53 +145,4 @@ impl FormatTime for UtcTime {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_queue_drops_lines_counts_them_and_close_keeps_its_limit() {
-        use std::io::Write as _;
-        use std::os::fd::OwnedFd;
-        // A pipe that nobody reads.
-        let (reader, pipe) = io::pipe().unwrap();
-        let unwritten = Arc::new(AtomicU64::new(0));
-        let writer = writer::CountingWriter::on(std::fs::File::from(OwnedFd::from(pipe)), Arc::clone(&unwritten));
-        let builder = NonBlockingBuilder::default().buffered_lines_limit(16).lossy(true);
-        let (mut queue, guard) = builder.finish(writer);
-        let line = [b'x'; 8192];
-        for _ in 0..200 {
-            queue.write_all(&line).unwrap();
-        }
-        let (_, level) = reload::Layer::new(filter::parse("info").unwrap());
-        let logs = Logs { queue_full: queue.error_counter(), unwritten, guard, level };
-        assert!(logs.dropped() >= 200 - 16 - 10, "dropped {}", logs.dropped());
-        let start = std::time::Instant::now();
-        logs.close(Duration::from_millis(50));
-        assert!(start.elapsed() < Duration::from_millis(500), "took {:?}", start.elapsed());
-        drop(reader);
-    }
-
-    #[test]
-    fn a_closed_output_is_counted_and_never_fatal() {
-        use std::io::Write as _;
-        use std::os::fd::OwnedFd;
-        let (reader, pipe) = io::pipe().unwrap();
-        drop(reader);
-        let unwritten = Arc::new(AtomicU64::new(0));
-        let mut writer = writer::CountingWriter::on(std::fs::File::from(OwnedFd::from(pipe)), Arc::clone(&unwritten));
-        writer.write_all(b"one\n").unwrap();
-        writer.write_all(b"two\n").unwrap();
-        assert_eq!(unwritten.load(Ordering::Relaxed), 2);
-    }
-
-    #[test]
-    fn a_full_disk_is_counted_and_never_fatal() {
-        use std::io::Write as _;
-        let unwritten = Arc::new(AtomicU64::new(0));
-        #[expect(clippy::disallowed_methods, reason = "/dev/full is a device of this machine")]
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut writer = writer::CountingWriter::on(full, Arc::clone(&unwritten));
-        writer.write_all(b"one\n").unwrap();
-        assert_eq!(unwritten.load(Ordering::Relaxed), 1);
-    }
-}
+mod tests;

@@ -41,7 +41,8 @@ pub(super) struct Form {
 impl Form {
     /// Writes the result and says how it ends.
     pub(super) fn report(self, snapshot: &Snapshot, not_monitored: &[PathBuf]) -> Exit {
-        let untold = !not_monitored.is_empty() || (self.require && snapshot.mounts.is_empty());
+        let missing = self.require && snapshot.mounts.is_empty();
+        let untold = missing || !not_monitored.is_empty() || !snapshot.ready;
         let exit = Exit::of(snapshot, untold);
         let strangers: Vec<String> = not_monitored.iter().map(|path| shown(path)).collect();
         if self.nagios {

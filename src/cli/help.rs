@@ -53,12 +53,13 @@ Exit codes of run:
 Every flag has an environment twin: --log-level is MOUNTWARDEN_LOG_LEVEL.";
 
 pub(super) const RUN: &str = "\
-SIGHUP reads the configuration again and keeps the old one if the new is bad. SIGTERM ends the agent within a second.
+SIGHUP reads the configuration again and keeps the old one if the new is bad.
+SIGTERM ends the agent within a second.
 Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
 
 pub(super) const CHECK: &str = "\
-Exits 0 all healthy, 1 degraded, 2 dead, 3 could not tell. PATH is taken by name: symbolic links are not followed,
-because that would touch the mount.
+Exits 0 all healthy, 1 degraded, 2 dead, 3 could not tell.
+PATH is taken by name: symbolic links are not followed, because that would touch the mount.
 
 Examples:
   mountwarden check

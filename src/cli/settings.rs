@@ -23,6 +23,11 @@ const CONFIG: Flag = Flag { name: "config", env: "MOUNTWARDEN_CONFIG", value: "F
 /// What Kubernetes manifests call the node's name by custom (`fieldRef: spec.nodeName`).
 const NODE_NAME: &str = "NODE_NAME";
 
+const HEADING: &str = "Settings (--log-level is MOUNTWARDEN_LOG_LEVEL in the environment, and so on)";
+
+/// Columns of the flags' explanations; the longest flag needs 32 beside it.
+const HELP_COLUMNS: usize = 66;
+
 impl Settings {
     pub(super) fn load(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.file.as_deref(), &self.overrides)
@@ -31,7 +36,7 @@ impl Settings {
 
 /// The `--config` flag; commands with few settings have it too.
 pub(super) fn config_flag() -> Arg {
-    let arg = Arg::new(CONFIG.name).long(CONFIG.name).value_name(CONFIG.value).help("The configuration, a YAML file.");
+    let arg = Arg::new(CONFIG.name).long(CONFIG.name).value_name(CONFIG.value).help("The configuration, a YAML file");
     with_twin(arg, CONFIG.env).value_parser(clap::value_parser!(PathBuf))
 }
 
@@ -54,18 +59,19 @@ pub(super) fn setting_flag(key: &'static Key, flag: Flag) -> Arg {
     with_twin(arg, flag.env)
 }
 
+/// What it does and its default, in lines that leave room for the flags beside them.
 fn help(key: &Key) -> String {
     let default = key.field.yaml(&Config::default());
     let note =
         if key.field.is_list() { "repeatable, comma separated".to_owned() } else { format!("default: {default}") };
-    format!("{} [{note}]", key.help.trim_end_matches('.'))
+    super::text::wrap(&format!("{} [{note}]", key.help.trim_end_matches('.')), HELP_COLUMNS).join("\n")
 }
 
 /// Gives the flag its variable, unless that is set to nothing: manifests often leave a variable empty.
 fn with_twin(arg: Arg, env: &'static str) -> Arg {
     match std::env::var_os(env) {
         Some(value) if value.is_empty() => arg,
-        _ => arg.env(env).hide_env_values(true),
+        _ => arg.env(env).hide_env(true),
     }
 }
 
@@ -88,7 +94,7 @@ fn flagged() -> impl Iterator<Item = (&'static Key, Flag)> {
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
         let command = command.arg(config_flag());
-        flagged().fold(command, |command, (key, flag)| command.arg(setting_flag(key, flag).help_heading("Settings")))
+        flagged().fold(command, |command, (key, flag)| command.arg(setting_flag(key, flag).help_heading(HEADING)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

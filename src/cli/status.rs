@@ -28,10 +28,10 @@ enum StatusError {
     #[error("listen_ui is off in this configuration, so the agent serves no status; name its address with --address")]
     Off,
     #[error(
-        "no agent answers at {address} ({source}). Is it running (systemctl status mountwarden, or kubectl get pods)? \
+        "no agent answers at {address} ({reason}). Is it running (systemctl status mountwarden, or kubectl get pods)? \
          It answers there on --listen-ui; name another address with --address. `mountwarden check` needs no agent"
     )]
-    Connect { address: String, source: io::Error },
+    Connect { address: String, reason: io::Error },
     #[error(
         "{address} did not answer within {} seconds. If the agent runs there, look at its log; `mountwarden check` needs no agent",
         TIMEOUT.as_secs()
@@ -48,8 +48,8 @@ enum StatusError {
 /// The command line of `status`.
 #[derive(Args)]
 pub(super) struct StatusArgs {
-    /// Address of the agent's status page [default: that of --listen-ui].
-    #[arg(long, value_name = "ADDRESS", env = "MOUNTWARDEN_ADDRESS", hide_env_values = true)]
+    #[arg(long, help = "Where its status page is [default: as --listen-ui]\n[env: MOUNTWARDEN_ADDRESS]")]
+    #[arg(value_name = "ADDRESS", env = "MOUNTWARDEN_ADDRESS", hide_env = true)]
     address: Option<String>,
     #[command(flatten)]
     form: Form,
@@ -136,7 +136,7 @@ async fn fetch(address: &str) -> Result<Snapshot, StatusError> {
     let address = reachable(address);
     let broken =
         |error: &dyn std::fmt::Display| StatusError::Broken { address: address.clone(), reason: error.to_string() };
-    let connect = |source| StatusError::Connect { address: address.clone(), source };
+    let connect = |reason| StatusError::Connect { address: address.clone(), reason };
     let stream = TcpStream::connect(&address).await.map_err(connect)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;

@@ -62,26 +62,42 @@ pub(super) fn pad(text: &str, room: usize) -> String {
     format!("{text}{}", " ".repeat(room.saturating_sub(width(text))))
 }
 
-/// Breaks into lines of at most `room` columns, at spaces; a word that is longer than a line is cut.
+/// Breaks into lines of at most `room` columns: at spaces, but not inside a command in backticks, which somebody will
+/// copy; only what is longer than a line is broken all the same.
 pub(super) fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split_whitespace() {
-        for piece in cut(word, room.max(2)) {
-            let gap = usize::from(!line.is_empty());
-            if !line.is_empty() && width(&line) + gap + width(&piece) > room {
-                lines.push(std::mem::take(&mut line));
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(&piece);
+    for word in words(text, room.max(2)) {
+        if !line.is_empty() && width(&line) + 1 + width(&word) > room {
+            lines.push(std::mem::take(&mut line));
         }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&word);
     }
     if !line.is_empty() {
         lines.push(line);
     }
     lines
+}
+
+/// What is not to be broken, each at most `room` columns wide.
+fn words(text: &str, room: usize) -> Vec<String> {
+    let mut quoted = false;
+    let at_gap = move |c: char| {
+        quoted ^= c == '`';
+        c.is_whitespace() && !quoted
+    };
+    let mut words = Vec::new();
+    for word in text.split(at_gap).filter(|word| !word.is_empty()) {
+        if width(word) <= room {
+            words.push(word.to_owned());
+        } else {
+            words.extend(word.split_whitespace().flat_map(|part| cut(part, room)));
+        }
+    }
+    words
 }
 
 /// The word in pieces of at most `room` columns; `room` must hold the widest character (2).
@@ -116,6 +132,12 @@ mod tests {
         assert_eq!(shorten("\u{65e5}\u{672c}\u{65e5}\u{672c}\u{65e5}", 8), "\u{65e5}...\u{65e5}");
     }
 
+    #[test]
+    fn a_command_in_backticks_stays_on_one_line() {
+        assert_eq!(wrap("run `df -h` now", 9), ["run", "`df -h`", "now"]);
+        assert_eq!(wrap("run `df -h /mnt` now", 9), ["run `df", "-h /mnt`", "now"]);
+    }
+
     proptest::proptest! {
         #[test]
         fn escaped_text_holds_nothing_that_moves_the_cursor(text in proptest::prelude::any::<String>()) {
@@ -130,7 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn wrapped_text_fits_and_loses_nothing(text in "[a-z /\u{65e5}]{0,300}", room in 2..40_usize) {
+        fn wrapped_text_fits_and_loses_nothing(text in "[a-z` /\u{65e5}]{0,300}", room in 2..40_usize) {
             let lines = wrap(&text, room);
             assert!(lines.iter().all(|line| width(line) <= room), "{lines:?}");
             let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();

@@ -46,7 +46,6 @@ const LIMITS: &str = "\
 `interval` is at least `1s` and `timeout` at least `100ms`; `slow` is shorter than `timeout`; `backoff_max` is at least
 `interval`; `workers.warm` and `workers.per_owner` are at most `workers.max`. `timeout` may be longer than `interval`: a mount is
 never probed twice at a time. An address is `:12049` (all addresses), `192.0.2.7:12049` or `[::]:12049`.
-
 ";
 
 /// A file with every setting at its default, explained: `docs/example-config.yaml`.

@@ -45,7 +45,6 @@ pub struct ConfigError {
     /// Where it was said.
     pub origin: Origin,
     /// What is wrong.
-    #[source]
     pub problem: Problem,
 }
 
@@ -54,7 +53,7 @@ pub struct ConfigError {
 pub enum Problem {
     /// The file could not be read.
     #[error("cannot read the configuration file: {0}")]
-    Unreadable(#[source] io::Error),
+    Unreadable(io::Error),
     /// The file is not text.
     #[error("not UTF-8 text from byte {offset} on")]
     NotText {

@@ -18,12 +18,12 @@ pub enum FilterError {
         hint: String,
     },
     /// Anything else that does not parse.
-    #[error("{text:?} is no log filter ({source}); write for example info or info,mountwarden::probe=debug")]
+    #[error("{text:?} is no log filter ({reason}); write for example info or info,mountwarden::probe=debug")]
     Syntax {
         /// The filter.
         text: String,
         /// What its parser says.
-        source: tracing_subscriber::filter::ParseError,
+        reason: tracing_subscriber::filter::ParseError,
     },
     /// Nothing.
     #[error("an empty log level; write for example info")]
@@ -49,7 +49,7 @@ pub(super) fn parse(text: &str) -> Result<EnvFilter, FilterError> {
             return Err(FilterError::Level { word: word.to_owned(), hint: hint(word) });
         }
     }
-    EnvFilter::try_new(text).map_err(|source| FilterError::Syntax { text: text.to_owned(), source })
+    EnvFilter::try_new(text).map_err(|reason| FilterError::Syntax { text: text.to_owned(), reason })
 }
 
 fn hint(word: &str) -> String {
