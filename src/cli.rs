@@ -41,6 +41,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Check the configuration and print what is in force; exits 78 when it is not valid.
     CheckConfig(Settings),
+    /// Print docs/metrics.md.
+    #[command(hide = true)]
+    MetricsDoc,
+    /// Print docs/states.md.
+    #[command(hide = true)]
+    StatesDoc,
     /// Print docs/configuration.md.
     #[command(hide = true)]
     ConfigDoc {
@@ -69,6 +75,14 @@ fn dispatch(command: Command) -> Exit {
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::CheckConfig(settings) => run::check_config(&settings),
+        Command::MetricsDoc => {
+            output::print(&crate::metrics::docs::markdown());
+            Exit::Healthy
+        }
+        Command::StatesDoc => {
+            output::print(&crate::verdict::advice::docs::markdown());
+            Exit::Healthy
+        }
         Command::ConfigDoc { example } => {
             output::print(&if example { crate::config::docs::example() } else { crate::config::docs::markdown() });
             Exit::Healthy

@@ -126,11 +126,6 @@ impl Registry {
         keys.iter().filter_map(|key| self.forget(key)).last()
     }
 
-    /// The target of a mount.
-    pub(super) fn target_of_mount(&self, mount: &Mount) -> Option<TargetId> {
-        self.by_mount.get(&MountKey::of(mount)).copied()
-    }
-
     /// The target whose member has this mount id.
     pub(super) fn by_mount_id(&self, mount_id: u64) -> Option<&Target> {
         self.targets.get(self.by_mount_id.get(&mount_id)?)

@@ -350,7 +350,7 @@ impl Core {
         let mut reconnected = Vec::new();
         let mut received = Vec::new();
         for target in self.registry.targets.values_mut().filter(|target| target.facts.kind.is_some_and(Kind::is_nfs)) {
-            let Key::Root { source, .. } | Key::Mount { source, .. } = &target.key;
+            let (Key::Root { source, .. } | Key::Mount { source, .. }) = &target.key;
             let members = target.members.iter().filter(|member| member.view == view);
             let found = members
                 .filter_map(|member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source))
