@@ -80,7 +80,7 @@ fn dispatch(command: Command) -> Exit {
             Exit::Healthy
         }
         Command::StatesDoc => {
-            output::print(&crate::verdict::advice::docs::markdown());
+            output::print(&crate::verdict::advice::markdown());
             Exit::Healthy
         }
         Command::ConfigDoc { example } => {
