@@ -2,7 +2,7 @@
 //! name tenants' pods and exports, on another.
 //!
 //! A scrape reads memory only: bodies are made by a thread of their own, and a request gets the newest finished one.
-//! Nothing a client does costs more than one of [`serve::MAX_CONNECTIONS`] slots for [`serve::LIFETIME`].
+//! Nothing a client does costs more than one of 64 slots for 15 s.
 
 pub mod host;
 pub mod page;

@@ -1,4 +1,5 @@
 //! The pages that the program writes are those in the repository, and the written ones leave nothing out.
+#![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::BTreeSet;
 

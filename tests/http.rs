@@ -1,4 +1,10 @@
 //! The listeners as clients meet them: raw bytes over loopback, well behaved and not.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 use std::future::Future;
 use std::net::SocketAddr;

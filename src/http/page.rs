@@ -62,8 +62,8 @@ fn write_page(page: &mut String, snapshot: &Snapshot, now: f64) -> std::fmt::Res
         Escaped(&snapshot.version),
         age(now - snapshot.generated)
     )?;
-    notes(page, snapshot, now)?;
     counts(page, snapshot)?;
+    notes(page, snapshot, now)?;
     cards(page, snapshot, now)?;
     healthy(page, snapshot, now)?;
     autofs(page, snapshot)?;
@@ -82,11 +82,8 @@ fn notes(page: &mut String, snapshot: &Snapshot, now: f64) -> std::fmt::Result {
         page.push_str("<p class=\"note\">The first pass over all mounts is still under way.</p>\n");
     }
     if snapshot.agent.workers_stuck > 0 {
-        let stuck = snapshot.agent.workers_stuck;
-        writeln!(
-            page,
-            "<p class=\"note\">{stuck} probe workers are killed but held by the kernel; they end when their mounts answer.</p>"
-        )?;
+        let words = "Probe workers that were killed but are held by the kernel until their mounts answer";
+        writeln!(page, "<p class=\"note\">{words}: {}.</p>", snapshot.agent.workers_stuck)?;
     }
     Ok(())
 }
@@ -223,9 +220,9 @@ fn healthy(page: &mut String, snapshot: &Snapshot, now: f64) -> std::fmt::Result
         let probed = mount.last_probe.map_or_else(|| "never".to_owned(), |time| format!("{} ago", age(now - time)));
         let took: f64 = mount.steps.iter().map(|step| step.seconds).sum();
         let findings: Vec<&str> = mount.findings.iter().map(|finding| finding_words(*finding)).collect();
-        write!(
+        writeln!(
             page,
-            "<tr><td>{}<small>{}</small></td><td>{} <small>{}</small></td><td>{probed}</td><td>{}</td></tr>\n",
+            "<tr><td>{}<small>{}</small></td><td>{} <small>{}</small></td><td>{probed}</td><td>{}</td></tr>",
             Escaped(&mount.mountpoint),
             findings.join(", "),
             Escaped(&mount.source),

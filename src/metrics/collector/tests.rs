@@ -88,6 +88,7 @@ fn value_of(samples: &[Sample], name: &str, wanted: &[(&str, &str)]) -> Option<f
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test leaves the new text in the temporary directory")]
 fn the_exposition_is_the_golden_file() {
     let text = render(&golden_snapshot(), Some(&process())).expect("render");
     // A build that knows its revision must not fail here.
