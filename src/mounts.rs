@@ -12,6 +12,9 @@ pub mod source;
 pub mod table;
 pub mod watch;
 
+#[cfg(test)]
+mod namespace;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;

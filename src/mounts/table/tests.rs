@@ -3,6 +3,8 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mounts::namespace;
+use crate::mounts::source::Mode;
 
 const STACKED: &[u8] = include_bytes!("../../../tests/fixtures/mountinfo/stacked");
 const NETWORK: &[u8] = include_bytes!("../../../tests/fixtures/mountinfo/network");
@@ -145,6 +147,59 @@ fn this_machines_table_is_read() {
     assert_eq!(table.bad_count, 0);
     let root = table.mounts.iter().find(|mount| mount.mountpoint == Path::new("/")).unwrap();
     assert_eq!(root.hidden_by, None);
+}
+
+/// Which mount the kernel arrives at: the descriptor says so, and O_PATH touches nothing.
+#[expect(clippy::disallowed_methods, reason = "paths of the test's own namespace")]
+fn kernel_lookup(path: &Path) -> u64 {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
+    let opened = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap();
+    let info = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", opened.as_raw_fd())).unwrap();
+    info.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn the_kernel_agrees_on_what_hides_what() {
+    namespace::run(|scratch| {
+        #[expect(clippy::disallowed_methods, reason = "a scratch directory of the test")]
+        let mount_at = |path: &Path| {
+            fs::create_dir_all(path).unwrap();
+            namespace::mount_tmpfs(path);
+        };
+        let (stack, deep) = (scratch.join("stack"), scratch.join("a/b/deep"));
+        for path in [&stack, &stack, &stack, &deep, &scratch.join("a"), &deep, &stack.join("inner")] {
+            mount_at(path);
+        }
+        namespace::mount_tmpfs(Path::new("/"));
+        let bytes = localfs::read_kernel_file(Path::new("/proc/thread-self/mountinfo")).unwrap();
+        let table = own(&bytes);
+        let ours = table.mounts.iter().filter(|m| m.mountpoint.starts_with(scratch) || m.mountpoint == Path::new("/"));
+        let led_to: Vec<_> = ours.clone().map(|m| m.hidden_by.unwrap_or(m.id)).collect();
+        let kernel: Vec<_> = ours.clone().map(|m| kernel_lookup(&m.mountpoint)).collect();
+        assert_eq!(led_to, kernel);
+        assert_eq!(ours.filter(|m| m.hidden_by.is_some()).count(), 4, "two of the stack, one below a, one on the root");
+    });
+}
+
+#[test]
+fn a_real_client_with_a_covered_mount_is_read() {
+    let table = own(include_bytes!("../../../tests/fixtures/mountinfo/linux-6.1-uml"));
+    let watched: Vec<_> = table
+        .network(&Filter::default())
+        .map(|m| (m.mountpoint.to_str().unwrap(), m.origin.version.as_deref().unwrap(), m.origin.mode.unwrap()))
+        .collect();
+    let expected = [
+        ("/tmp/c/nc", "4.2", Mode::Hard),
+        ("/tmp/c/v3", "3", Mode::Soft),
+        ("/tmp/c/v40", "4.0", Mode::Hard),
+        ("/tmp/c/v41", "4.1", Mode::Hard),
+        ("/tmp/c/v42", "4.2", Mode::Softerr),
+        ("/tmp/c/with space", "4.1", Mode::Hard),
+    ];
+    assert_eq!(watched, expected);
+    assert_eq!((hidden(&table, 22), table.mounts.iter().filter(|m| m.hidden_by.is_some()).count()), (Some(29), 1));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-#![expect(clippy::disallowed_methods, reason = "scratch directories, and a thread that unshares its mount namespace")]
+#![expect(clippy::disallowed_methods, reason = "scratch directories of the tests")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,33 +6,22 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount, umount};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::umount;
 use tokio::time::timeout;
 
 use super::*;
+use crate::mounts::namespace;
 
-/// Runs a test on a thread in a mount namespace of its own. `proc` is a proc root whose `self` is that thread.
+/// Runs a test on a runtime in a mount namespace of its own. `proc` is a proc root whose `self` is its thread.
 fn in_own_namespace(test: impl AsyncFnOnce(&Path, &Path) + Send) {
-    let dir = tempfile::tempdir().unwrap();
-    let (proc, target) = (dir.path().join("proc"), dir.path().join("target"));
-    fs::create_dir(&proc).unwrap();
-    fs::create_dir(&target).unwrap();
-    symlink("/proc/thread-self", proc.join("self")).unwrap();
-    let body = || {
-        if let Err(Errno::EPERM) = unshare(CloneFlags::CLONE_NEWNS) {
-            eprintln!("SKIPPED: needs root to make a mount namespace");
-            return;
-        }
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    namespace::run(|scratch| {
+        let (proc, target) = (scratch.join("proc"), scratch.join("target"));
+        fs::create_dir(&proc).unwrap();
+        fs::create_dir(&target).unwrap();
+        symlink("/proc/thread-self", proc.join("self")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test(&proc, &target));
-    };
-    std::thread::scope(|scope| scope.spawn(body).join().unwrap());
-}
-
-fn mount_tmpfs(target: &Path) {
-    mount(Some("watched"), target, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    });
 }
 
 /// How often the runtime polls `changed` within some time in which nothing is mounted.
@@ -56,7 +45,7 @@ fn mounts_and_unmounts_are_seen_within_a_second_and_only_once() {
         let mut watch = Watch::new(proc).unwrap();
         assert!(polls_while_idle(&mut watch).await <= 2);
         for _ in 0..3 {
-            mount_tmpfs(target);
+            namespace::mount_tmpfs(target);
             timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
             assert!(polls_while_idle(&mut watch).await <= 2);
             umount(target).unwrap();
@@ -72,7 +61,7 @@ fn a_change_while_nobody_waits_is_not_lost() {
         let mut watch = Watch::new(proc).unwrap();
         // Dropped while it waits, as a select! does.
         timeout(Duration::from_millis(10), watch.changed()).await.unwrap_err();
-        mount_tmpfs(target);
+        namespace::mount_tmpfs(target);
         umount(target).unwrap();
         timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
         assert!(polls_while_idle(&mut watch).await <= 2, "two changes are one event");
@@ -85,7 +74,7 @@ fn one_change_of_a_shared_namespace_comes_once() {
         symlink("/proc/thread-self", proc.join("1")).unwrap();
         let mut watch = Watch::new(proc).unwrap();
         assert!(watch.host.is_some());
-        mount_tmpfs(target);
+        namespace::mount_tmpfs(target);
         timeout(Duration::from_secs(1), watch.changed()).await.unwrap();
         assert!(polls_while_idle(&mut watch).await <= 2);
     });
