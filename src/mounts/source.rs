@@ -218,7 +218,7 @@ pub fn classify(fstype: &str, origin: &Origin) -> Option<Kind> {
 }
 
 /// The options in their order, values unescaped; commas between double quotes (`context="a:c1,c2"`) separate nothing.
-pub fn options(list: &OsStr) -> impl Iterator<Item = (Cow<'_, str>, Option<String>)> {
+pub fn options(list: &OsStr) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     let mut quoted = false;
     let separator = move |byte: &u8| {
         quoted ^= *byte == b'"';
@@ -227,8 +227,15 @@ pub fn options(list: &OsStr) -> impl Iterator<Item = (Cow<'_, str>, Option<Strin
     list.as_bytes().split(separator).filter(|option| !option.is_empty()).map(|option| {
         let mut parts = option.splitn(2, |&byte| byte == b'=');
         let name = parts.next().map(String::from_utf8_lossy).unwrap_or_default();
-        (name, parts.next().map(|value| octal::unescape(value).to_string_lossy().into_owned()))
+        (name, parts.next().map(unescaped))
     })
+}
+
+fn unescaped(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+        _ => Cow::Owned(octal::unescape(value).to_string_lossy().into_owned()),
+    }
 }
 
 /// `fs-0123` out of `fs-0123.efs.REGION.amazonaws.com`, also with a zone (`eu-west-1a.fs-0123.efs. ...`) in front.

@@ -71,7 +71,7 @@ fn commas_in_quotes_and_escaped_commas_split_nothing() {
     let parsed = origin("nfs4", "s:/", line);
     assert_eq!((parsed.mode, parsed.security.as_deref()), (Some(Mode::Hard), Some("sys")));
     let list: Vec<_> = options(OsStr::new(r"username=a\054b\075c,,ro")).collect();
-    assert_eq!(list, vec![("username".into(), Some("a,b=c".to_owned())), ("ro".into(), None)]);
+    assert_eq!(list, vec![("username".into(), Some("a,b=c".into())), ("ro".into(), None)]);
 }
 
 #[test]
