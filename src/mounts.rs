@@ -12,6 +12,10 @@ pub mod source;
 pub mod table;
 pub mod watch;
 
+#[cfg(test)]
+mod namespace;
+
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -103,5 +107,5 @@ impl Mount {
 }
 
 fn find_option(options: &OsStr, name: &str) -> Option<Option<String>> {
-    source::options(options).filter(|(option, _)| option == name).last().map(|(_, value)| value)
+    source::options(options).filter(|(option, _)| option == name).last().map(|(_, value)| value.map(Cow::into_owned))
 }

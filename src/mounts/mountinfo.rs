@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::{Dev, Kind, Mount, Origin, View, octal, source};
 
 /// Bad lines that are kept to be shown; all are counted.
-pub const BAD_LINES_KEPT: usize = 8;
+pub(super) const BAD_LINES_KEPT: usize = 8;
 /// Bytes of a bad line that are kept.
 const EXCERPT_BYTES: usize = 120;
 

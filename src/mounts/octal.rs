@@ -12,6 +12,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// A backslash that starts no such escape stays; the kernel writes none.
 #[must_use]
 pub fn unescape(escaped: &[u8]) -> OsString {
+    // Nearly every name: nothing to do.
+    if !escaped.contains(&b'\\') {
+        return OsString::from_vec(escaped.to_vec());
+    }
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped;
     while let Some((&first, tail)) = rest.split_first() {
@@ -51,6 +55,12 @@ pub fn escape(name: &OsStr) -> Vec<u8> {
 /// A backslash is doubled only where it would read as such an escape, so two names never share a label.
 #[must_use]
 pub fn label(name: &OsStr) -> String {
+    // Nearly every name: printable ASCII.
+    if let Some(text) = name.to_str()
+        && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\')
+    {
+        return text.to_owned();
+    }
     let mut text = String::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while !rest.is_empty() {

@@ -79,13 +79,15 @@ impl Origin {
     /// Reads source and superblock options as mountinfo gives them: the source unescaped, the options not.
     #[must_use]
     pub fn parse(fstype: &str, source: &OsStr, super_options: &OsStr) -> Origin {
-        let mut origin = Origin { label: octal::label(source), ..Origin::default() };
+        // Server and export are shown as parts of the label, so bytes that are not UTF-8 stay distinct in them.
+        let text = octal::label(source);
+        let mut origin = Origin { label: text.clone(), ..Origin::default() };
         match Kind::from_fstype(fstype) {
-            Some(Kind::Nfs | Kind::Nfs4) => origin.read_nfs(&source.to_string_lossy(), super_options),
-            Some(Kind::Cifs) => origin.read_cifs(&source.to_string_lossy(), super_options),
-            Some(Kind::Ceph) => origin.read_ceph(&source.to_string_lossy(), super_options),
-            Some(Kind::Lustre) => origin.read_lustre(&source.to_string_lossy()),
-            Some(Kind::NineP) => origin.read_9p(&source.to_string_lossy(), super_options),
+            Some(Kind::Nfs | Kind::Nfs4) => origin.read_nfs(&text, super_options),
+            Some(Kind::Cifs) => origin.read_cifs(&text, super_options),
+            Some(Kind::Ceph) => origin.read_ceph(&text, super_options),
+            Some(Kind::Lustre) => origin.read_lustre(&text),
+            Some(Kind::NineP) => origin.read_9p(&text, super_options),
             // What stands before the colon of a FUSE source is the daemon's own affair, as are its options.
             _ => {}
         }
@@ -94,8 +96,8 @@ impl Origin {
 
     fn read_nfs(&mut self, source: &str, super_options: &OsStr) {
         if let Some((server, export)) = split_host(source) {
-            self.server = Some(shown(server));
-            self.export = Some(shown(export));
+            self.server = Some(server.to_owned());
+            self.export = Some(export.to_owned());
         }
         let mut minor = None;
         for (name, value) in options(super_options) {
@@ -132,8 +134,8 @@ impl Origin {
     fn read_cifs(&mut self, source: &str, super_options: &OsStr) {
         let path = source.trim_start_matches(['/', '\\']);
         if let Some((server, share)) = path.split_once(['/', '\\']) {
-            self.server = Some(shown(server));
-            self.export = Some(shown(share));
+            self.server = Some(server.to_owned());
+            self.export = Some(share.to_owned());
         }
         self.port = Some(SMB_PORT);
         for (name, value) in options(super_options) {
@@ -153,10 +155,10 @@ impl Origin {
     /// `mon1,mon2:/path` (v1) or `user@fsid.fs=/path` with the monitors in `mon_addr=`, separated by slashes (v2).
     fn read_ceph(&mut self, source: &str, super_options: &OsStr) {
         if let Some((monitors, path)) = split_before(source, ":/") {
-            self.server = Some(shown(monitors)).filter(|server| !server.is_empty());
-            self.export = Some(shown(path));
+            self.server = Some(monitors.to_owned()).filter(|server| !server.is_empty());
+            self.export = Some(path.to_owned());
         } else if let Some((_, path)) = split_before(source, "=/") {
-            self.export = Some(shown(path));
+            self.export = Some(path.to_owned());
         }
         for (name, value) in options(super_options) {
             if let ("mon_addr", Some(monitors)) = (name.as_ref(), value) {
@@ -173,8 +175,8 @@ impl Origin {
     fn read_lustre(&mut self, source: &str) {
         if let Some((servers, filesystem)) = split_before(source, ":/") {
             self.address = servers.split_once('@').and_then(|(host, _)| address(host));
-            self.server = Some(shown(servers));
-            self.export = Some(shown(filesystem));
+            self.server = Some(servers.to_owned());
+            self.export = Some(filesystem.to_owned());
         }
     }
 
@@ -184,7 +186,7 @@ impl Origin {
             let text = value.as_deref().unwrap_or_default();
             match name.as_ref() {
                 "trans" if matches!(text, "tcp" | "rdma") => {
-                    self.server = Some(shown(source));
+                    self.server = Some(source.to_owned());
                     self.address = address(source);
                     self.proto = Some(text.to_owned());
                 }
@@ -216,7 +218,7 @@ pub fn classify(fstype: &str, origin: &Origin) -> Option<Kind> {
 }
 
 /// The options in their order, values unescaped; commas between double quotes (`context="a:c1,c2"`) separate nothing.
-pub fn options(list: &OsStr) -> impl Iterator<Item = (Cow<'_, str>, Option<String>)> {
+pub fn options(list: &OsStr) -> impl Iterator<Item = (Cow<'_, str>, Option<Cow<'_, str>>)> {
     let mut quoted = false;
     let separator = move |byte: &u8| {
         quoted ^= *byte == b'"';
@@ -225,8 +227,15 @@ pub fn options(list: &OsStr) -> impl Iterator<Item = (Cow<'_, str>, Option<Strin
     list.as_bytes().split(separator).filter(|option| !option.is_empty()).map(|option| {
         let mut parts = option.splitn(2, |&byte| byte == b'=');
         let name = parts.next().map(String::from_utf8_lossy).unwrap_or_default();
-        (name, parts.next().map(|value| octal::unescape(value).to_string_lossy().into_owned()))
+        (name, parts.next().map(unescaped))
     })
+}
+
+fn unescaped(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+        _ => Cow::Owned(octal::unescape(value).to_string_lossy().into_owned()),
+    }
 }
 
 /// `fs-0123` out of `fs-0123.efs.REGION.amazonaws.com`, also with a zone (`eu-west-1a.fs-0123.efs. ...`) in front.
@@ -285,7 +294,7 @@ fn address(text: &str) -> Option<IpAddr> {
 fn with_port(source: &str, port: u16) -> String {
     let (host, export) = split_host(source).unwrap_or((source, ""));
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    shown(&format!("{host}:{port}:{export}"))
+    format!("{host}:{port}:{export}")
 }
 
 fn shown(text: &str) -> String {

@@ -71,7 +71,7 @@ fn commas_in_quotes_and_escaped_commas_split_nothing() {
     let parsed = origin("nfs4", "s:/", line);
     assert_eq!((parsed.mode, parsed.security.as_deref()), (Some(Mode::Hard), Some("sys")));
     let list: Vec<_> = options(OsStr::new(r"username=a\054b\075c,,ro")).collect();
-    assert_eq!(list, vec![("username".into(), Some("a,b=c".to_owned())), ("ro".into(), None)]);
+    assert_eq!(list, vec![("username".into(), Some("a,b=c".into())), ("ro".into(), None)]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn hostile_bytes_become_labels() {
     use std::os::unix::ffi::OsStrExt;
     let parsed = Origin::parse("nfs4", OsStr::from_bytes(b"srv\n:/\xff\x1b[2J"), OsStr::new("sec=a\\012b"));
     assert_eq!(parsed.label, r"srv\x0a:/\xff\x1b[2J");
-    assert_eq!(parsed.server.as_deref(), Some(r"srv\x0a"));
+    assert_eq!((parsed.server, parsed.export), pair(r"srv\x0a", r"/\xff\x1b[2J"));
     assert_eq!(parsed.security.as_deref(), Some(r"a\x0ab"));
 }
 
