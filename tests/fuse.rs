@@ -68,6 +68,7 @@ fn a_hang_blocks_a_caller_that_can_be_killed() {
     let mut fs = FuseFs::mount(&dir, &[]);
     fs.order("hang");
     let mut caller = blocked_stat(&dir);
+    fs.wait_until_held(1);
     caller.kill();
     caller.wait(PATIENCE);
 }
@@ -79,6 +80,7 @@ fn a_wedge_keeps_a_killed_caller_until_the_daemon_dies() {
     let mut fs = FuseFs::mount(&dir, &[]);
     fs.order("wedge");
     let mut caller = blocked_stat(&dir);
+    fs.wait_until_held(1);
     caller.kill();
     eventually("the killed caller is in D", PATIENCE, || (state_of(caller.id()) == Some('D')).then_some(()));
     assert!(!caller.ended());
@@ -93,6 +95,7 @@ fn a_hang_that_ends_answers_what_it_held_back() {
     let mut fs = FuseFs::mount(&dir, &[]);
     fs.order("hang");
     let mut caller = blocked_stat(&dir);
+    fs.wait_until_held(1);
     fs.order("healthy");
     assert!(caller.wait(PATIENCE).success());
 }
@@ -183,6 +186,7 @@ fn the_end_of_the_daemon_leaves_nothing_mounted() {
     let mut fs = FuseFs::mount_many(&dir, 40, &[]);
     fs.order("wedge");
     let mut caller = blocked_stat(&fs.mounts()[7]);
+    fs.wait_until_held(1);
     fs.finish();
     let mountinfo = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     assert!(!mountinfo.contains("fuse.testfs"), "{mountinfo}");

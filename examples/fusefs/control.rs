@@ -18,6 +18,7 @@ pub(crate) struct Command {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Behave(Behaviour),
+    Held,
     Stop,
     Exit,
 }
@@ -65,6 +66,7 @@ impl FromStr for Command {
             "wedge" => Fault::Hang { interruptible: false },
             "errno" => Fault::Errno(words.next().context("errno needs a number")?.parse()?),
             "slow" => Fault::Slow(Duration::from_millis(words.next().context("slow needs milliseconds")?.parse()?)),
+            "held" => return Ok(Command { mount, order: Order::Held }),
             "stop" => return Ok(Command { mount, order: Order::Stop }),
             "exit" => return Ok(Command { mount, order: Order::Exit }),
             other => bail!("unknown command {other}"),

@@ -10,6 +10,7 @@
 //! | `wedge [OP]` | the same, and a killed caller stays in D: nothing but the end of this process helps it |
 //! | `errno NUMBER [OP]` | answers with this errno |
 //! | `slow MILLISECONDS [OP]` | answers late |
+//! | `held` | as before; the answer is `held N`, the number of requests that it holds back |
 //! | `stop` | stops itself as SIGSTOP does: requests are not even read |
 //! | `exit` | dies and leaves its mounts behind, which then say ENOTCONN |
 //!
@@ -94,12 +95,12 @@ fn obey(mounts: &Mounts) -> Result<()> {
                 println!("ok");
                 raise(Signal::SIGSTOP).context("cannot stop")?;
             }
+            Ok(Command { mount, order: Order::Held }) => {
+                let held: usize = mounts.addressed(mount).map(Filesystem::held).sum();
+                println!("held {held}");
+            }
             Ok(Command { mount, order: Order::Behave(behaviour) }) => {
-                for (index, filesystem) in mounts.filesystems.iter().enumerate() {
-                    if mount.is_none_or(|number| number == index) {
-                        filesystem.behave(behaviour);
-                    }
-                }
+                mounts.addressed(mount).for_each(|filesystem| filesystem.behave(behaviour));
                 println!("ok");
             }
         }
@@ -115,6 +116,12 @@ struct Mounts {
 }
 
 impl Mounts {
+    /// The one with this number, or all.
+    fn addressed(&self, number: Option<usize>) -> impl Iterator<Item = &Filesystem> {
+        let numbered = self.filesystems.iter().enumerate();
+        numbered.filter(move |(index, _)| number.is_none_or(|number| number == *index)).map(|(_, it)| it.as_ref())
+    }
+
     fn add(&mut self, options: &Options, dir: &Path, source: &str) -> Result<()> {
         let device = File::options()
             .read(true)

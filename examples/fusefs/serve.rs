@@ -43,6 +43,11 @@ impl Filesystem {
         }
     }
 
+    /// How many requests a hang holds back.
+    pub(crate) fn held(&self) -> usize {
+        self.state().held.len()
+    }
+
     /// Answers the first request, which is INIT: until then the kernel lets no caller in, and a hang would not be one.
     pub(crate) fn greet(&self) -> io::Result<()> {
         self.serve_one(&mut request_buffer())

@@ -59,6 +59,17 @@ impl FuseFs {
         assert_eq!(self.read_line(), "ok", "{command}");
     }
 
+    /// Waits until the daemon holds back at least this many requests. A caller that waits for an answer may still be
+    /// killed as long as the daemon has not read its request, whatever the daemon means to do with it.
+    pub fn wait_until_held(&mut self, count: usize) {
+        eventually("the daemon holds requests back", PATIENCE, || {
+            writeln!(self.stdin.as_mut().expect("fusefs was killed"), "held").unwrap();
+            let line = self.read_line();
+            let held: usize = line.strip_prefix("held ").and_then(|held| held.parse().ok()).expect("held N");
+            (held >= count).then_some(())
+        });
+    }
+
     /// The daemon dies as if killed by the OOM killer; its mounts stay.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
