@@ -1,0 +1,25 @@
+//! `make demo`: the guest's script on this terminal.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::uml::{Console, End, Host};
+
+/// The story takes a minute.
+const LIMIT: Duration = Duration::from_secs(180);
+
+pub(crate) fn run(agent: &Path) -> Result<()> {
+    let host = Host::new(agent)?;
+    let out = std::env::temp_dir().join(format!("mwlab-demo-{}", std::process::id()));
+    std::fs::create_dir_all(&out)?;
+    let end = host.run("demo", "demo.sh", &out, Console::Terminal, LIMIT);
+    let complete = out.join("complete").exists();
+    std::fs::remove_dir_all(&out)?;
+    match end? {
+        End::PoweredOff if complete => Ok(()),
+        End::PoweredOff => bail!("the demo ended before its end"),
+        End::TimedOut => bail!("the demo did not end"),
+    }
+}
