@@ -14,7 +14,7 @@ pub(crate) fn run(agent: &Path) -> Result<()> {
     let host = Host::new(agent)?;
     let out = std::env::temp_dir().join(format!("mwlab-demo-{}", std::process::id()));
     std::fs::create_dir_all(&out)?;
-    let end = host.run("demo", "demo.sh", &out, Console::Terminal, LIMIT);
+    let end = host.run("demo", "guest/demo.sh", &out, Console::Terminal, LIMIT);
     let complete = out.join("complete").exists();
     std::fs::remove_dir_all(&out)?;
     match end? {

@@ -46,7 +46,7 @@ impl Asked {
         if let Some(pipe) = self.child.stdout.as_mut() {
             std::io::Read::read_to_string(pipe, &mut line)?;
         }
-        let (result, seconds) = line.trim().split_once(' ').context("a statx that says nothing")?;
+        let (result, seconds) = line.trim().rsplit_once(' ').context("a statx that says nothing")?;
         Ok(Some(Answer { result: result.to_owned(), took: Duration::from_secs_f64(seconds.parse()?) }))
     }
 }

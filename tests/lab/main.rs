@@ -52,6 +52,8 @@ enum Guest {
     Cell { file: PathBuf },
     /// A statx that asks the server.
     Statx { path: PathBuf },
+    /// Waits until the agent says STATE about a mount; prints state and cause.
+    Await { mountpoint: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
 }
@@ -78,6 +80,9 @@ impl Command {
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
+            Command::Guest(Guest::Await { mountpoint, state, limit }) => {
+                return Ok(watch::wait_for(&mountpoint, &state, limit));
+            }
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
         }
         Ok(true)

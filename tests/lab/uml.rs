@@ -1,6 +1,7 @@
 //! Boots User-Mode Linux guests and sees to it that nothing of them is left.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +24,7 @@ pub(crate) struct Host {
     agent: PathBuf,
     /// This program.
     runner: PathBuf,
-    /// Short-lived files of the guests' consoles; a short path, because it holds sockets.
+    /// Files of this run's life: the copies of both programs, and the guests' sockets, which want a short path.
     uml_dir: PathBuf,
 }
 
@@ -45,7 +46,11 @@ impl Host {
         let uml_dir = std::env::temp_dir().join(format!("mwlab-{}", std::process::id()));
         std::fs::create_dir_all(&uml_dir)?;
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
-        Ok(Host { lab, agent, runner: std::env::current_exe()?, uml_dir })
+        // Copies, so that a build during the run changes nothing under the guests' feet.
+        let copies = (uml_dir.join("agent"), uml_dir.join("runner"));
+        std::fs::copy(&agent, &copies.0).with_context(|| format!("copy {}", agent.display()))?;
+        std::fs::copy(std::env::current_exe()?, &copies.1).context("copy this program")?;
+        Ok(Host { lab, agent: copies.0, runner: copies.1, uml_dir })
     }
 
     /// Boots a guest that runs `script` (relative to `tests/lab`) and may write `out`; returns when it is gone.
@@ -73,17 +78,24 @@ impl Host {
         command.arg(format!("umid=mwlab-{}-{name}", std::process::id())).arg(format!("LAB_SCRIPT={script}"));
         command.stdin(Stdio::null());
         match console {
-            Console::Terminal => command.stderr(Stdio::null()),
+            // Not the terminal itself: the guest would switch it to raw mode.
+            Console::Terminal => command.stdout(Stdio::piped()).stderr(Stdio::null()),
             Console::File => {
                 let log = File::create(out.join("console.log"))?;
                 command.stdout(log.try_clone()?).stderr(log)
             }
         };
-        let child = command
+        let mut child = command
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {KERNEL}: is the package user-mode-linux installed?"))?;
-        wait(child, limit)
+        let copier = child.stdout.take().map(|console| std::thread::spawn(move || copy_lines(console)));
+        let end = wait(child, limit);
+        if let Some(copier) = copier {
+            // Ends with the last process that holds the console, and `wait` leaves none.
+            let _ = copier.join();
+        }
+        end
     }
 }
 
@@ -98,6 +110,16 @@ impl Drop for Host {
 pub(crate) enum Console {
     Terminal,
     File,
+}
+
+/// The guest's console without carriage returns and without the kernel's farewell.
+fn copy_lines(console: impl Read) {
+    for line in BufReader::new(console).lines().map_while(std::result::Result::ok) {
+        let line = line.trim_end_matches('\r');
+        if !line.starts_with("reboot: ") {
+            println!("{line}");
+        }
+    }
 }
 
 fn wait(mut child: Child, limit: Duration) -> Result<End> {

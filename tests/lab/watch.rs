@@ -112,6 +112,22 @@ impl Watch {
     }
 }
 
+/// `guest await`: looks until the agent says `state` about the mount or `limit` seconds are over, and prints the last
+/// verdict; whether it was the wanted one.
+pub(crate) fn wait_for(mountpoint: &str, state: &str, limit: f64) -> bool {
+    let begin = Instant::now();
+    let mut last = None;
+    while begin.elapsed().as_secs_f64() < limit {
+        last = surface::mount(mountpoint);
+        if last.as_ref().is_some_and(|mount| mount.state.as_str() == state) {
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
+    println!("{}", last.as_ref().map_or_else(|| "nothing".to_owned(), |mount| words(mount.state, mount.cause)));
+    last.is_some_and(|mount| mount.state.as_str() == state)
+}
+
 /// `state/cause`.
 pub(crate) fn words(state: State, cause: Option<Cause>) -> String {
     cause.map_or_else(|| state.to_string(), |cause| format!("{state}/{cause}"))

@@ -13,8 +13,7 @@ swap_export() {
   server_start
 }
 other_directory() {
-  # Padding makes sure that the inode number differs from that of the first directory.
-  mkdir -p $STORE/pad1 $STORE/pad2 $STORE/b
+  mkdir -p $STORE/pad{9..16} $STORE/b
   mount --bind $STORE/b $EXP
 }
 other_directory_filled() { other_directory; fill $EXP; }

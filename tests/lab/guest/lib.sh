@@ -50,7 +50,9 @@ backing() {
     tmpfs) mount -t tmpfs -o size=32M exp $EXP ;;
     dir)
       mount -t tmpfs -o size=32M store $STORE
-      mkdir $STORE/a
+      # The first directories take the low inode numbers: a v4 client takes a replaced root for the old one if the
+      # directory it is mounted on happens to have the old root's number (mounted_on_fileid).
+      mkdir $STORE/pad{1..8} $STORE/a
       mount --bind $STORE/a $EXP
       ;;
     ext4)
