@@ -68,6 +68,13 @@ pub(crate) fn run(cell_file: &std::path::Path) -> Result<()> {
     std::fs::rename(partial, format!("{OUT}/result.json")).context("leave the result")
 }
 
+/// Whether the kernel itself can know what became of the mount.
+enum Kernel {
+    NotAsked,
+    Asked(Asked),
+    Knows,
+}
+
 struct Run {
     cell: Cell,
     log: File,
@@ -152,42 +159,53 @@ impl Run {
             }
             return Ok(());
         }
-        let allowed = self.allowed(complete, &expect)?;
-        self.outcome.allowed_seconds = allowed.as_secs_f64();
-        let known = self.watch.until(&expect, allowed.saturating_sub(complete.elapsed()));
-        let last = known.or_else(|| self.watch.look());
-        if let Some(mount) = &last {
-            (self.outcome.seen_state, self.outcome.seen_cause) = (Some(mount.state), mount.cause);
+        let known = self.wait_for_verdict(complete, &expect)?;
+        if known.is_none_or(|seconds| seconds > self.outcome.allowed_seconds) {
+            self.watch.fail(format!("not known after {:.1} s", self.outcome.allowed_seconds));
         }
-        match last.filter(|mount| matches_any(&expect, mount)) {
-            Some(_) => self.outcome.detection_seconds = Some(complete.elapsed().as_secs_f64()),
-            None => self.watch.fail(format!("not known after {:.1} s", allowed.as_secs_f64())),
-        }
+        self.outcome.detection_seconds = known;
         self.watch.phase("while it lasts", &[&expect], false);
         self.watch.hold(self.seconds(self.cell.interval + self.cell.deadline));
         Ok(())
     }
 
-    /// What detection may take. A client whose connection broke while the server was away may itself have to wait to
-    /// reconnect; then nobody can know more, and the time counts from the moment the kernel can.
-    fn allowed(&mut self, complete: Instant, expect: &[Expected]) -> Result<Duration> {
-        let plain = self.seconds(self.cell.within + self.cell.slack);
-        if self.cell.transient.is_empty() {
-            return Ok(plain);
-        }
-        if self.watch.until(expect, self.seconds(self.cell.interval).saturating_sub(complete.elapsed())).is_some() {
-            return Ok(plain);
-        }
-        let mut asked = Asked::start(MOUNTPOINT)?;
-        let begin = Instant::now();
-        while begin.elapsed() < RECOVERY_LIMIT {
-            if let Some(answer) = asked.poll()? {
-                let late = answer.took > Duration::from_millis(500);
-                return Ok(if late { complete.elapsed() + plain } else { plain });
+    /// Seconds from the complete fault to the right verdict. A client whose connection broke while the server was away
+    /// may have to wait before it reconnects; nobody can know more meanwhile, and the time allowed counts from the moment
+    /// the kernel can. It is asked only when an interval has passed, so as not to wake what the agent has to wake.
+    fn wait_for_verdict(&mut self, complete: Instant, expect: &[Expected]) -> Result<Option<f64>> {
+        let plain = self.cell.within + self.cell.slack;
+        self.outcome.allowed_seconds = plain;
+        let mut kernel = if self.cell.transient.is_empty() { Kernel::Knows } else { Kernel::NotAsked };
+        loop {
+            let seen = self.watch.look();
+            let now = complete.elapsed().as_secs_f64();
+            if let Some(mount) = &seen {
+                (self.outcome.seen_state, self.outcome.seen_cause) = (Some(mount.state), mount.cause);
             }
-            self.watch.look();
+            kernel = match kernel {
+                Kernel::NotAsked if now >= self.cell.interval => Kernel::Asked(Asked::start(MOUNTPOINT)?),
+                Kernel::Asked(mut asked) => match asked.poll()? {
+                    Some(answer) => {
+                        if answer.took > Duration::from_millis(500) {
+                            self.outcome.allowed_seconds = now + plain;
+                        }
+                        Kernel::Knows
+                    }
+                    None => {
+                        self.outcome.allowed_seconds = plain.max(now);
+                        Kernel::Asked(asked)
+                    }
+                },
+                other => other,
+            };
+            if seen.is_some_and(|mount| matches_any(expect, &mount)) {
+                return Ok(Some(now));
+            }
+            let waits = matches!(kernel, Kernel::Asked(_)) && now < RECOVERY_LIMIT.as_secs_f64();
+            if !waits && now > self.outcome.allowed_seconds {
+                return Ok(None);
+            }
         }
-        Ok(plain)
     }
 
     /// What has to work although the mount is dead.

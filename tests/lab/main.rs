@@ -10,7 +10,9 @@
 
 mod demo;
 mod guest;
+mod hub;
 mod kernel;
+mod machine;
 mod matrix;
 mod report;
 mod runner;

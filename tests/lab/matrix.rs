@@ -47,6 +47,8 @@ struct Row {
     backing: Backing,
     #[serde(default)]
     layout: Layout,
+    #[serde(default)]
+    server: Server,
     #[serde(default = "root")]
     subpath: String,
     lease: Option<u32>,
@@ -113,6 +115,17 @@ enum Layout {
     Beside,
 }
 
+/// Where the server runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Server {
+    /// In a network namespace of the client's guest.
+    #[default]
+    Namespace,
+    /// In a guest of its own.
+    Machine,
+}
+
 /// One run of one guest. Written for it as `cell.json`, and, as far as its shell scripts need it, as `cell.env`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Cell {
@@ -129,6 +142,7 @@ pub(crate) struct Cell {
     /// Seconds for which nothing but the expected verdicts may be seen; 0 with `within`.
     pub(crate) watch: f64,
     pub(crate) heals: Heals,
+    pub(crate) server: Server,
     pub(crate) hangs: bool,
     pub(crate) load: bool,
     pub(crate) interval: f64,
@@ -191,6 +205,7 @@ impl Matrix {
             within,
             watch: row.watch.unwrap_or(0.0),
             heals: row.heals,
+            server: row.server,
             hangs: row.hangs,
             load: row.load,
             interval: self.interval,
@@ -215,10 +230,14 @@ impl Matrix {
             Layout::Alone => "alone",
             Layout::Beside => "beside",
         };
+        let server = match row.server {
+            Server::Namespace => "namespace",
+            Server::Machine => "machine",
+        };
         let options = row.options.as_ref().unwrap_or(&self.options);
         let lease = row.lease.map(|seconds| seconds.to_string()).unwrap_or_default();
         format!(
-            "VERS={version}\nMODE={mode}\nOPTIONS={options}\nBACKING={backing}\nLAYOUT={layout}\nSUBPATH={}\nLEASE={lease}\n",
+            "VERS={version}\nMODE={mode}\nOPTIONS={options}\nBACKING={backing}\nLAYOUT={layout}\nSUBPATH={}\nLEASE={lease}\nSERVER={server}\n",
             row.subpath
         )
     }

@@ -10,9 +10,10 @@ use clap::Args;
 use regex::Regex;
 
 use crate::guest::Outcome;
-use crate::matrix::{self, Cell};
+use crate::machine::{CLIENT_MAC, ServerMachine};
+use crate::matrix::{self, Cell, Server};
 use crate::report::{self, Finished};
-use crate::uml::{Console, End, Host};
+use crate::uml::{Console, End, Guest, Host};
 
 /// What to run.
 #[derive(Debug, Args)]
@@ -121,7 +122,16 @@ fn boot(host: &Host, cell: &Cell, out: &Path) -> Result<Outcome> {
     std::fs::create_dir_all(out)?;
     std::fs::write(out.join("cell.json"), serde_json::to_vec_pretty(cell)?)?;
     std::fs::write(out.join("cell.env"), &cell.environment)?;
-    let end = host.run(&cell.name, "guest/cell.sh", out, Console::File, cell.time_limit())?;
+    let server = if cell.server == Server::Machine { Some(ServerMachine::start(host, cell, out)?) } else { None };
+    let guest = Guest {
+        name: &cell.name,
+        script: "guest/cell.sh",
+        out,
+        console: Console::File,
+        arguments: server.iter().map(|server| server.cable(CLIENT_MAC)).collect(),
+    };
+    let end =
+        host.boot(&guest)?.wait(cell.time_limit(), || server.as_ref().map_or(Ok(()), |server| server.obey(out)))?;
     let result = std::fs::read(out.join("result.json"));
     match (end, result) {
         (_, Ok(bytes)) => Ok(serde_json::from_slice(&bytes)?),

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,19 @@ pub(crate) struct Host {
     runner: PathBuf,
     /// Files of this run's life: the copies of both programs, and the guests' sockets, which want a short path.
     uml_dir: PathBuf,
+}
+
+/// A guest to be booted.
+pub(crate) struct Guest<'a> {
+    /// Unique within the run.
+    pub(crate) name: &'a str,
+    /// What it runs, relative to `tests/lab`.
+    pub(crate) script: &'a str,
+    /// The directory that it may write.
+    pub(crate) out: &'a Path,
+    pub(crate) console: Console,
+    /// More arguments for its kernel.
+    pub(crate) arguments: Vec<String>,
 }
 
 /// How a guest ended.
@@ -53,8 +67,14 @@ impl Host {
         Ok(Host { lab, agent: copies.0, runner: copies.1, uml_dir })
     }
 
-    /// Boots a guest that runs `script` (relative to `tests/lab`) and may write `out`; returns when it is gone.
-    pub(crate) fn run(&self, name: &str, script: &str, out: &Path, console: Console, limit: Duration) -> Result<End> {
+    /// Where sockets of this run may lie.
+    pub(crate) fn sockets(&self) -> &Path {
+        &self.uml_dir
+    }
+
+    /// Boots a guest.
+    pub(crate) fn boot(&self, guest: &Guest<'_>) -> Result<Running> {
+        let out = guest.out.canonicalize()?;
         let mut command = Command::new(KERNEL);
         command.args([
             "rootfstype=hostfs",
@@ -66,18 +86,17 @@ impl Host {
             "quiet",
             "loglevel=1",
         ]);
-        command.args(FAST);
+        command.args(FAST).args(&guest.arguments);
         for (key, path) in [("init", &self.lab.join("guest/init.sh")), ("uml_dir", &self.uml_dir)] {
             command.arg(format!("{key}={}", path.display()));
         }
-        let out = out.canonicalize()?;
         for (key, path) in [("DIR", &self.lab), ("OUT", &out), ("AGENT", &self.agent), ("RUNNER", &self.runner)] {
             command.arg(format!("LAB_{key}={}", path.display()));
         }
         // The id ends up in a directory name of the kernel's; it has to be unique on the machine.
-        command.arg(format!("umid=mwlab-{}-{name}", std::process::id())).arg(format!("LAB_SCRIPT={script}"));
-        command.stdin(Stdio::null());
-        match console {
+        command.arg(format!("umid=mwlab-{}-{}", std::process::id(), guest.name));
+        command.arg(format!("LAB_SCRIPT={}", guest.script)).stdin(Stdio::null());
+        match guest.console {
             // Not the terminal itself: the guest would switch it to raw mode.
             Console::Terminal => command.stdout(Stdio::piped()).stderr(Stdio::null()),
             Console::File => {
@@ -89,13 +108,9 @@ impl Host {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {KERNEL}: is the package user-mode-linux installed?"))?;
+        let main = Pid::from_raw(child.id().try_into()?);
         let copier = child.stdout.take().map(|console| std::thread::spawn(move || copy_lines(console)));
-        let end = wait(child, limit);
-        if let Some(copier) = copier {
-            // Ends with the last process that holds the console, and `wait` leaves none.
-            let _ = copier.join();
-        }
-        end
+        Ok(Running { child, main, copier })
     }
 }
 
@@ -122,21 +137,48 @@ fn copy_lines(console: impl Read) {
     }
 }
 
-fn wait(mut child: Child, limit: Duration) -> Result<End> {
-    let begin = Instant::now();
-    let main = Pid::from_raw(child.id().try_into()?);
-    loop {
-        if child.try_wait()?.is_some() {
-            sweep(main)?;
-            return Ok(End::PoweredOff);
+/// A guest under way; dropped, it is killed.
+pub(crate) struct Running {
+    child: Child,
+    /// Its main process, and the process group of all of its processes.
+    main: Pid,
+    copier: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until the guest powers off, at most for `limit`, and calls `meanwhile` every 50 ms.
+    pub(crate) fn wait(mut self, limit: Duration, mut meanwhile: impl FnMut() -> Result<()>) -> Result<End> {
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            if self.child.try_wait()?.is_some() {
+                return Ok(End::PoweredOff);
+            }
+            meanwhile()?;
+            std::thread::sleep(Duration::from_millis(50));
         }
-        if begin.elapsed() > limit {
-            let _ = kill(main, Signal::SIGKILL);
-            child.wait()?;
-            sweep(main)?;
-            return Ok(End::TimedOut);
+        Ok(End::TimedOut)
+    }
+
+    /// Stops the machine where it stands, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(self.main, signal).context("freeze a guest")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = kill(self.main, Signal::SIGKILL);
+            let _ = self.child.wait();
         }
-        std::thread::sleep(Duration::from_millis(50));
+        if let Err(error) = sweep(self.main) {
+            eprintln!("lab: {error:#}");
+        }
+        if let Some(copier) = self.copier.take() {
+            // Ends with the last process that holds the console, and none is left.
+            let _ = copier.join();
+        }
     }
 }
 

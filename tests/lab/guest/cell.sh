@@ -4,16 +4,13 @@
 exec >/run/out/guest.log 2>&1
 load_modules nfsv4 nfsd veth sch_netem
 if [ "$VERS" = 3 ]; then load_modules nfsv3; fi
-net_up
-backing "$BACKING" || say "no backing store"
-if [ "$LAYOUT" = beside ]; then
-  mkdir $EXP/data
-  mount -t tmpfs -o size=16M data $EXP/data
-  fill $EXP/data
+if [ "$SERVER" = machine ]; then
+  net_plug 10.0.1.2
 else
-  fill $EXP
+  net_up
+  what_to_export
+  serve
 fi
-serve
 client_mount && say "mounted" && /run/runner guest cell /run/out/cell.json
 say "cell ended with $?"
 dmesg | grep -iE 'nfs|rpc' | tail -5

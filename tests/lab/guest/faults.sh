@@ -30,6 +30,13 @@ restore_path() {
   tc qdisc del dev v1 root
 }
 
+# ask_host WORD: what only the host can do to the server's guest; returns when it is done (machine.rs).
+ask_host() {
+  echo "$1" >/run/out/asking
+  mv /run/out/asking /run/out/request
+  while [ -e /run/out/request ]; do sleep 0.02; done
+}
+
 fault() {
   case $1 in
     none) ;;
@@ -49,6 +56,7 @@ fault() {
       ;;
     # nfsd runs but cannot ask anybody who may use which export.
     mountd_stopped) kill -STOP "$(pidof rpc.mountd)"; in_srv exportfs -f ;;
+    machine_frozen) ask_host freeze ;;
     swap_dir) swap_export other_directory ;;
     swap_dir_filled) swap_export other_directory_filled ;;
     swap_tmpfs) swap_export other_filesystem ;;
@@ -73,6 +81,7 @@ heal() {
     refused) server_start ;;
     process_stopped) kill "$(cat /run/tarpit.pid)"; wait_port_free; server_start ;;
     mountd_stopped) kill -CONT "$(pidof rpc.mountd)" ;;
+    machine_frozen) ask_host thaw ;;
     unexport | unexport_beside) exports_up ;;
     swap_*) client_remount ;;
     rmsub) mkdir $EXP/d; client_remount ;;

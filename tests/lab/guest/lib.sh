@@ -40,6 +40,15 @@ neigh replace 10.0.1.2 lladdr 02:00:00:00:01:02 nud permanent dev s1
 IP
 }
 
+# net_plug ADDRESS: the cable to another guest instead.
+net_plug() {
+  ip -batch - <<IP
+link set lo up
+addr add $1/24 dev eth0
+link set eth0 up
+IP
+}
+
 # ---- what is exported ---------------------------------------------------------------------------------------------
 
 # backing KIND: puts a filesystem under $EXP.
@@ -78,6 +87,18 @@ fill() {
 
 export_dir() { in_srv exportfs -o "$EXPORT_OPTIONS,fsid=$2" "*:$1"; }
 unexport_dir() { in_srv exportfs -u "*:$1"; }
+
+# what_to_export: the backing store of this cell with something in it.
+what_to_export() {
+  backing "$BACKING"
+  if [ "$LAYOUT" = beside ]; then
+    mkdir $EXP/data
+    mount -t tmpfs -o size=16M data $EXP/data
+    fill $EXP/data
+  else
+    fill $EXP
+  fi
+}
 
 # exports_up: the exports of this cell. "beside": the client mounts an export below another one, which stays.
 exports_up() {
