@@ -15,6 +15,8 @@ use crate::watch::{Change, Watch, any_cause, matches_any, words};
 
 /// Where the guest's scripts mount the export.
 const MOUNTPOINT: &str = "/mnt/cl";
+/// What the server exports, as the server itself sees it.
+const EXPORTED: &str = "/mnt/exp";
 const OUT: &str = "/run/out";
 /// A guest's first start of a program reads it over hostfs, from a machine that is busy with other guests.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -296,19 +298,25 @@ impl Run {
     }
 }
 
-/// Background users of the mount; killed when dropped. A user that hangs is left to the end of the guest.
-struct Load(Child);
+/// Background users; killed when dropped. One that hangs is left to the end of the guest.
+struct Load(Vec<Child>);
 
 impl Drop for Load {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        for user in &mut self.0 {
+            let _ = user.kill();
+        }
     }
 }
 
+/// Users of this mount, and users of the same export elsewhere, whose changes this client learns only by asking.
 fn start_load() -> Result<Load> {
-    let mut command = Command::new("/bin/bash");
-    command.args(["/run/lab/guest/load.sh", MOUNTPOINT]).current_dir("/").stdin(Stdio::null());
-    Ok(Load(command.spawn().context("start the load")?))
+    let users = [MOUNTPOINT, EXPORTED].map(|directory| {
+        let mut command = Command::new("/bin/bash");
+        command.args(["/run/lab/guest/load.sh", directory]).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+        command.spawn().context("start the load")
+    });
+    Ok(Load(users.into_iter().collect::<Result<_>>()?))
 }
 
 /// Runs a command of the guest's shell library.

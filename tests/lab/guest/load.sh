@@ -1,5 +1,6 @@
 # What ordinary users of a healthy mount do to it, for as long as it runs; none of it is a reason for an alarm.
-#   load.sh MOUNTPOINT
+#   load.sh DIRECTORY
+# Two of them, one on the client and one on the server, get in each other's way now and then: so do users.
 mnt=$1
 work=$mnt/work-$$
 tree() { mkdir -p "$1"/{a,b,c}/x && for f in a/1 b/2 c/x/3; do echo "$f" >"$1/$f"; done; }
@@ -13,5 +14,5 @@ for ((round = 1; ; round++)); do
     rm -rf "${mnt:?}"/*
     tree "$mnt/generation-$round"
   fi
-  sleep 0.3
+  sleep 0.5
 done
