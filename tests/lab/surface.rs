@@ -47,7 +47,7 @@ impl Agent {
             command.arg(flag).arg(format!("{}ms", seconds * 1000.0));
         }
         if let Some(detector) = &cell.without {
-            command.env("MOUNTWARDEN_WITHOUT", detector);
+            command.args(["--without-detector", detector]);
         }
         command
             .stdin(Stdio::null())
