@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use mountwarden::verdict::{Cause, State};
 use serde::{Deserialize, Serialize};
 
@@ -114,9 +114,15 @@ impl Run {
     }
 
     fn start_agent(&mut self, healthy: &[Expected]) -> Result<Agent> {
-        let agent = Agent::start(&self.cell, &self.log)?;
+        let mut agent = Agent::start(&self.cell, &self.log)?;
         self.watch.phase("start", &[healthy, &[any_cause(State::Unknown)]], true);
-        self.watch.until(healthy, START_LIMIT).context("the agent does not call the mount healthy before the fault")?;
+        let begin = Instant::now();
+        while self.watch.until(healthy, Duration::from_secs(1)).is_none() {
+            if let Some(status) = agent.ended() {
+                bail!("the agent ended by itself, see agent.log: {status}");
+            }
+            ensure!(begin.elapsed() < START_LIMIT, "the agent does not call the mount healthy before the fault");
+        }
         Ok(agent)
     }
 
@@ -270,14 +276,14 @@ impl Run {
                     break answer;
                 }
                 self.watch.look();
-                anyhow::ensure!(repaired.elapsed() < RECOVERY_LIMIT, "the kernel does not recover");
+                ensure!(repaired.elapsed() < RECOVERY_LIMIT, "the kernel does not recover");
             };
             if answer.result == "ok" && (self.cell.mode == "hard" || answer.took < Duration::from_secs(1)) {
                 return Ok(Instant::now());
             }
             self.watch.look();
         }
-        anyhow::bail!("the kernel does not recover")
+        bail!("the kernel does not recover")
     }
 
     fn end_agent(&mut self, agent: Agent) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::matrix::Cell;
 const AGENT: &str = "/run/agent";
 const METRICS: &str = "127.0.0.1:12049";
 const PAGES: &str = "127.0.0.1:12050";
+const CONFIG: &str = "/run/agent.yaml";
 /// Longer than any answer from memory takes, even on an emulated CPU that six guests share.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -40,11 +41,11 @@ impl Agent {
     /// Starts the agent with the settings of the cell; its log goes to `log`.
     pub(crate) fn start(cell: &Cell, log: &File) -> Result<Agent> {
         let mut command = Command::new(AGENT);
-        command.args(["run", "--listen", METRICS, "--listen-ui", PAGES, "--log-format", "json"]);
-        for (flag, seconds) in
-            [("--interval", cell.interval), ("--timeout", cell.deadline), ("--backoff-max", cell.backoff_max)]
-        {
-            command.arg(flag).arg(format!("{}ms", seconds * 1000.0));
+        command.args(["run", "--listen", METRICS, "--listen-ui", PAGES, "--log-format", "json", "--config", CONFIG]);
+        // The only setting of the lab that has no flag.
+        std::fs::write(CONFIG, format!("backoff_max: {}\n", duration(cell.backoff_max)))?;
+        for (flag, seconds) in [("--interval", cell.interval), ("--timeout", cell.deadline)] {
+            command.arg(flag).arg(duration(seconds));
         }
         if let Some(detector) = &cell.without {
             command.args(["--without-detector", detector]);
@@ -84,6 +85,11 @@ impl Agent {
         let left = family.iter().filter(|old| now.iter().any(|new| new.is(old))).map(Process::describe).collect();
         Ok(Ending { seconds, status, left })
     }
+}
+
+/// Seconds as the agent's settings want them.
+fn duration(seconds: f64) -> String {
+    format!("{}ms", seconds * 1000.0)
 }
 
 /// The mount at `mountpoint` as `/api/v1/mounts` shows it; `None` while the agent does not list it, or does not listen yet.

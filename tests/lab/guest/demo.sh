@@ -48,7 +48,8 @@ fill $EXP
 serve
 client_mount || exit 1
 title "An NFS server and a client that has mounted it; mountwarden watches every 2 s, deadline 1 s"
-/run/agent run --interval 2s --timeout 1s --backoff-max 8s --listen 127.0.0.1:12049 --listen-ui 127.0.0.1:12050 \
+printf 'slow: 500ms\nbackoff_max: 8s\n' >/run/agent.yaml
+/run/agent run --config /run/agent.yaml --interval 2s --timeout 1s --listen 127.0.0.1:12049 --listen-ui 127.0.0.1:12050 \
   >/run/agent.log 2>&1 &
 agent=$!
 /run/runner guest await "$MNT" healthy $LIMIT >/run/first || { echo "    the agent does not start:"; cat /run/agent.log; }
