@@ -1,0 +1,339 @@
+//! Inside the guest: one cell, from the agent's start to its end.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use mountwarden::verdict::{Cause, State};
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::Asked;
+use crate::matrix::{Cell, Expected, Heals};
+use crate::surface::{self, Agent};
+use crate::watch::{Change, Watch, any_cause, matches_any, words};
+
+/// Where the guest's scripts mount the export.
+const MOUNTPOINT: &str = "/mnt/cl";
+/// What the server exports, as the server itself sees it.
+const EXPORTED: &str = "/mnt/exp";
+const OUT: &str = "/run/out";
+/// A guest's first start of a program reads it over hostfs, from a machine that is busy with other guests.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// A hard mount comes back when TCP tries again, which it does ever less often (14 s after a cut of a minute).
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// The agent's promise.
+const TERM_LIMIT: f64 = 1.0;
+/// `/metrics` reads memory; the rest is the emulated CPU.
+const SCRAPE_LIMIT: f64 = 1.0;
+
+/// What came of a cell; `result.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Empty: passed.
+    pub(crate) failures: Vec<String>,
+    /// State and cause at the end of the detection.
+    pub(crate) seen_state: Option<State>,
+    pub(crate) seen_cause: Option<Cause>,
+    /// Guest uptime at which the fault was complete.
+    pub(crate) fault_uptime: f64,
+    /// From the complete fault to the verdict, and what was allowed.
+    pub(crate) detection_seconds: Option<f64>,
+    pub(crate) allowed_seconds: f64,
+    /// From the repair to the first good answer of the kernel, and from there to `healthy`.
+    pub(crate) kernel_recovery_seconds: Option<f64>,
+    pub(crate) healthy_again_seconds: Option<f64>,
+    /// From each SIGTERM to the end of the process.
+    pub(crate) term_seconds: Vec<f64>,
+    /// The slowest scrape while the mount was dead.
+    pub(crate) slowest_scrape_seconds: f64,
+    /// Every change of what the agent said.
+    pub(crate) timeline: Vec<Change>,
+}
+
+/// Runs the cell and writes `result.json`.
+pub(crate) fn run(cell_file: &std::path::Path) -> Result<()> {
+    let cell: Cell = serde_json::from_str(&std::fs::read_to_string(cell_file)?)?;
+    let mut run = Run {
+        log: File::create(format!("{OUT}/agent.log"))?,
+        watch: Watch::new(MOUNTPOINT),
+        outcome: Outcome::default(),
+        cell,
+    };
+    if let Err(error) = run.all() {
+        run.watch.fail(format!("{error:#}"));
+    }
+    run.outcome.failures = run.watch.failures;
+    run.outcome.timeline = run.watch.timeline;
+    let partial = format!("{OUT}/result.partial");
+    std::fs::write(&partial, serde_json::to_vec_pretty(&run.outcome)?)?;
+    std::fs::rename(partial, format!("{OUT}/result.json")).context("leave the result")
+}
+
+/// Whether the kernel itself can know what became of the mount.
+enum Kernel {
+    NotAsked,
+    Asked(Asked),
+    Knows,
+}
+
+struct Run {
+    cell: Cell,
+    log: File,
+    watch: Watch,
+    outcome: Outcome,
+}
+
+impl Run {
+    fn all(&mut self) -> Result<()> {
+        let healthy = [any_cause(State::Healthy)];
+        let mut agent = self.start_agent(&healthy)?;
+        let load = self.cell.load.then(start_load).transpose()?;
+        // One more round, so that the agent has met every entry twice before anything happens.
+        self.watch.phase("before the fault", &[&healthy], false);
+        self.watch.hold(self.seconds(self.cell.interval + 1.0));
+
+        let complete = self.make_fault(&healthy)?;
+        self.detect(complete, &healthy)?;
+        if self.cell.hangs {
+            self.while_dead()?;
+            agent = self.restart_agent(agent)?;
+        }
+        if self.cell.heals != Heals::No {
+            self.heal(&healthy)?;
+        }
+        drop(load);
+        if let Some(status) = agent.ended() {
+            self.watch.fail(format!("the agent ended by itself: {status}"));
+        }
+        self.end_agent(agent)
+    }
+
+    fn seconds(&self, seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn start_agent(&mut self, healthy: &[Expected]) -> Result<Agent> {
+        let mut agent = Agent::start(&self.cell, &self.log)?;
+        self.watch.phase("start", &[healthy, &[any_cause(State::Unknown)]], true);
+        let begin = Instant::now();
+        while self.watch.until(healthy, Duration::from_secs(1)).is_none() {
+            if let Some(status) = agent.ended() {
+                bail!("the agent ended by itself, see agent.log: {status}");
+            }
+            ensure!(begin.elapsed() < START_LIMIT, "the agent does not call the mount healthy before the fault");
+        }
+        Ok(agent)
+    }
+
+    /// Makes the fault, watching meanwhile; the moment it was complete.
+    fn make_fault(&mut self, healthy: &[Expected]) -> Result<Instant> {
+        let transient = self.cell.transient.clone();
+        let expect = self.cell.expect.clone();
+        self.watch.phase("fault", &[healthy, &transient, &expect], false);
+        let mut script = shell(&format!("fault {}", self.cell.fault))?;
+        let complete = self.finish(&mut script, "the fault")?;
+        self.outcome.fault_uptime = uptime();
+        Ok(complete)
+    }
+
+    /// Waits for a script of the guest, with a look at the agent now and then.
+    fn finish(&mut self, script: &mut Child, what: &str) -> Result<Instant> {
+        let mut looked = Instant::now();
+        loop {
+            if let Some(status) = script.try_wait()? {
+                if !status.success() {
+                    self.watch.fail(format!("the script that makes {what}: {status}"));
+                }
+                return Ok(Instant::now());
+            }
+            if looked.elapsed() > Duration::from_millis(200) {
+                self.watch.look();
+                looked = Instant::now();
+            } else {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn detect(&mut self, complete: Instant, healthy: &[Expected]) -> Result<()> {
+        let (expect, transient) = (self.cell.expect.clone(), self.cell.transient.clone());
+        self.watch.phase("until it is known", &[healthy, &transient, &expect], false);
+        if self.cell.watch > 0.0 {
+            self.watch.hold(self.seconds(self.cell.watch));
+            self.watch.phase("after the watch", &[&expect], false);
+            if let Some(mount) = self.watch.look() {
+                (self.outcome.seen_state, self.outcome.seen_cause) = (Some(mount.state), mount.cause);
+            }
+            return Ok(());
+        }
+        let known = self.wait_for_verdict(complete, &expect)?;
+        if known.is_none_or(|seconds| seconds > self.outcome.allowed_seconds) {
+            self.watch.fail(format!("not known after {:.1} s", self.outcome.allowed_seconds));
+        }
+        self.outcome.detection_seconds = known;
+        self.watch.phase("while it lasts", &[&expect], false);
+        self.watch.hold(self.seconds(self.cell.interval + self.cell.deadline));
+        Ok(())
+    }
+
+    /// Seconds from the complete fault to the right verdict. A client whose connection broke while the server was away
+    /// may have to wait before it reconnects; nobody can know more meanwhile, and the time allowed counts from the moment
+    /// the kernel can. It is asked only when an interval has passed, so as not to wake what the agent has to wake.
+    fn wait_for_verdict(&mut self, complete: Instant, expect: &[Expected]) -> Result<Option<f64>> {
+        let plain = self.cell.within + self.cell.slack;
+        self.outcome.allowed_seconds = plain;
+        let mut kernel = if self.cell.transient.is_empty() { Kernel::Knows } else { Kernel::NotAsked };
+        loop {
+            let seen = self.watch.look();
+            let now = complete.elapsed().as_secs_f64();
+            if let Some(mount) = &seen {
+                (self.outcome.seen_state, self.outcome.seen_cause) = (Some(mount.state), mount.cause);
+            }
+            kernel = match kernel {
+                Kernel::NotAsked if now >= self.cell.interval => Kernel::Asked(Asked::start(MOUNTPOINT)?),
+                Kernel::Asked(mut asked) => match asked.poll()? {
+                    Some(answer) => {
+                        if answer.took > Duration::from_millis(500) {
+                            self.outcome.allowed_seconds = now + plain;
+                        }
+                        Kernel::Knows
+                    }
+                    None => {
+                        self.outcome.allowed_seconds = plain.max(now);
+                        Kernel::Asked(asked)
+                    }
+                },
+                other => other,
+            };
+            if seen.is_some_and(|mount| matches_any(expect, &mount)) {
+                return Ok(Some(now));
+            }
+            let waits = matches!(kernel, Kernel::Asked(_)) && now < RECOVERY_LIMIT.as_secs_f64();
+            if !waits && now > self.outcome.allowed_seconds {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What has to work although the mount is dead.
+    fn while_dead(&mut self) -> Result<()> {
+        for _ in 0..5 {
+            let took = surface::scrape()?.as_secs_f64();
+            self.outcome.slowest_scrape_seconds = self.outcome.slowest_scrape_seconds.max(took);
+        }
+        if self.outcome.slowest_scrape_seconds > SCRAPE_LIMIT {
+            self.watch.fail(format!("/metrics took {:.2} s", self.outcome.slowest_scrape_seconds));
+        }
+        let (mount, code) = surface::status_command(MOUNTPOINT)?;
+        let said = mount.map(|mount| words(mount.state, mount.cause)).unwrap_or_default();
+        if !said.starts_with("hung") || code != Some(2) {
+            self.watch.fail(format!("`mountwarden status` says `{said}` and exits with {code:?}, not 2"));
+        }
+        Ok(())
+    }
+
+    /// Ends the agent and starts a new one, which meets a mount that is dead from the beginning.
+    fn restart_agent(&mut self, agent: Agent) -> Result<Agent> {
+        self.end_agent(agent)?;
+        let expect = self.cell.expect.clone();
+        let agent = Agent::start(&self.cell, &self.log)?;
+        self.watch.phase("new agent", &[&expect, &[any_cause(State::Unknown)]], true);
+        let limit = START_LIMIT + self.seconds(self.cell.interval + self.cell.deadline);
+        if self.watch.until(&expect, limit).is_none() {
+            self.watch.fail("does not see that the mount is dead");
+        }
+        Ok(agent)
+    }
+
+    fn heal(&mut self, healthy: &[Expected]) -> Result<()> {
+        let (expect, transient) = (self.cell.expect.clone(), self.cell.transient.clone());
+        let remount = self.cell.heals == Heals::Remount;
+        let unknown = if remount { vec![any_cause(State::Unknown)] } else { Vec::new() };
+        self.watch.phase("repair", &[healthy, &expect, &transient, &unknown], remount);
+        let mut script = shell(&format!("heal {}", self.cell.fault))?;
+        let repaired = self.finish(&mut script, "the repair")?;
+        self.watch.phase("after the repair", &[healthy, &expect, &transient, &unknown], remount);
+        let recovered = self.wait_for_kernel(repaired)?;
+        self.outcome.kernel_recovery_seconds = Some(recovered.duration_since(repaired).as_secs_f64());
+        let limit = self.seconds(2.0 * self.cell.interval + self.cell.slack);
+        match self.watch.until(healthy, limit.saturating_sub(recovered.elapsed())) {
+            Some(_) => self.outcome.healthy_again_seconds = Some(recovered.elapsed().as_secs_f64()),
+            None => self.watch.fail(format!("not healthy {:.1} s after the kernel recovered", limit.as_secs_f64())),
+        }
+        self.watch.phase("healthy again", &[healthy], false);
+        self.watch.hold(self.seconds(self.cell.interval));
+        Ok(())
+    }
+
+    /// When the kernel first answered well again. On soft mounts only a quick `ok` counts: softerr says a late one
+    /// after it has given up.
+    fn wait_for_kernel(&mut self, repaired: Instant) -> Result<Instant> {
+        while repaired.elapsed() < RECOVERY_LIMIT {
+            let mut asked = Asked::start(MOUNTPOINT)?;
+            let answer = loop {
+                if let Some(answer) = asked.poll()? {
+                    break answer;
+                }
+                self.watch.look();
+                ensure!(repaired.elapsed() < RECOVERY_LIMIT, "the kernel does not recover");
+            };
+            if answer.result == "ok" && (self.cell.mode == "hard" || answer.took < Duration::from_secs(1)) {
+                return Ok(Instant::now());
+            }
+            self.watch.look();
+        }
+        bail!("the kernel does not recover")
+    }
+
+    fn end_agent(&mut self, agent: Agent) -> Result<()> {
+        let ending = agent.terminate()?;
+        self.outcome.term_seconds.push(ending.seconds);
+        match ending.status {
+            Some(status) if status == "exit status: 0" => {}
+            Some(status) => self.watch.fail(format!("SIGTERM: {status}")),
+            None => self.watch.fail("SIGTERM did not end the agent"),
+        }
+        if ending.seconds > TERM_LIMIT {
+            self.watch.fail(format!("SIGTERM took {:.2} s", ending.seconds));
+        }
+        if !ending.left.is_empty() {
+            self.watch.fail(format!("processes left behind: {}", ending.left.join(", ")));
+        }
+        Ok(())
+    }
+}
+
+/// Background users; killed when dropped. One that hangs is left to the end of the guest.
+struct Load(Vec<Child>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for user in &mut self.0 {
+            let _ = user.kill();
+        }
+    }
+}
+
+/// Users of this mount, and users of the same export elsewhere, whose changes this client learns only by asking.
+fn start_load() -> Result<Load> {
+    let users = [MOUNTPOINT, EXPORTED].map(|directory| {
+        let mut command = Command::new("/bin/bash");
+        command.args(["/run/lab/guest/load.sh", directory]).current_dir("/").stdin(Stdio::null()).stderr(Stdio::null());
+        command.spawn().context("start the load")
+    });
+    Ok(Load(users.into_iter().collect::<Result<_>>()?))
+}
+
+/// Runs a command of the guest's shell library.
+pub(crate) fn shell(command: &str) -> Result<Child> {
+    let text = format!(". /run/out/cell.env; . /run/lab/guest/lib.sh; . /run/lab/guest/faults.sh; {command}");
+    let mut command = Command::new("/bin/bash");
+    command.args(["-c", &text]).current_dir("/").stdin(Stdio::null());
+    command.spawn().context("start bash")
+}
+
+fn uptime() -> f64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0)
+}

@@ -1,0 +1,94 @@
+# Sourced in the guest after lib.sh: the catalogue of faults. `fault NAME` makes one, `heal NAME` takes it away again.
+# What each does on the wire, and what the kernel makes of it, is in the design's table of expected states; matrix.yaml
+# says which of them a cell expects.
+
+# swap_export COMMAND...: stops the server, lets COMMAND put something else under $EXP, starts it again.
+swap_export() {
+  server_stop
+  in_srv exportfs -ua
+  umount $EXP
+  "$@"
+  chmod 777 $EXP
+  exports_up
+  server_start
+}
+other_directory() {
+  mkdir -p $STORE/pad{9..16} $STORE/b
+  mount --bind $STORE/b $EXP
+}
+other_directory_filled() { other_directory; fill $EXP; }
+other_filesystem() { mount -t tmpfs -o size=48M exp $EXP; }
+same_size_filesystem() { mount -t tmpfs -o size=32M exp $EXP; }
+
+# Silence in both directions: no reset, no ICMP.
+cut_path() {
+  ip -n srv rule add pref 0 to 10.0.1.2 blackhole
+  tc qdisc replace dev v1 root netem loss 100%
+}
+restore_path() {
+  ip -n srv rule del pref 0 to 10.0.1.2
+  tc qdisc del dev v1 root
+}
+
+# ask_host WORD: what only the host can do to the server's guest; returns when it is done (machine.rs).
+ask_host() {
+  echo "$1" >/run/out/asking
+  mv /run/out/asking /run/out/request
+  while [ -e /run/out/request ]; do sleep 0.02; done
+}
+
+fault() {
+  case $1 in
+    none) ;;
+    restart) server_stop; server_start ;;
+    # The only entries that the agent may have remembered are gone for an ordinary reason, and the server restarts.
+    restart_emptied) rm -rf ${EXP:?}/*; server_stop; server_start ;;
+    drop) cut_path ;;
+    link) ip -n srv link set s1 down ;;
+    refused) server_stop ;;
+    # A listener that nobody serves: the kernel accepts, no call is ever answered.
+    process_stopped)
+      server_stop
+      # Spelled out, because $! of a function is a shell around it.
+      nsenter --net=/run/netns/srv -- /run/runner guest tarpit 2049 >/run/tarpit.log 2>&1 &
+      echo $! >/run/tarpit.pid
+      until grep -q listening /run/tarpit.log; do sleep 0.02; done
+      ;;
+    # nfsd runs but cannot ask anybody who may use which export.
+    mountd_stopped) kill -STOP "$(pidof rpc.mountd)"; in_srv exportfs -f ;;
+    machine_frozen) ask_host freeze ;;
+    swap_dir) swap_export other_directory ;;
+    swap_dir_filled) swap_export other_directory_filled ;;
+    swap_tmpfs) swap_export other_filesystem ;;
+    swap_same_size) swap_export same_size_filesystem ;;
+    unexport) unexport_dir $EXP ;;
+    unexport_beside) unexport_dir $EXP/data ;;
+    rmsub) rm -rf $EXP/d ;;
+    resub) rm -rf $EXP/d; mkdir $EXP/d; echo new >$EXP/d/f; chmod 777 $EXP/d ;;
+    freeze) fsfreeze -f $EXP ;;
+    *) say "no fault named $1"; return 1 ;;
+  esac
+}
+
+heal() {
+  case $1 in
+    none | restart | restart_emptied) ;;
+    drop) restore_path ;;
+    link)
+      ip -n srv link set s1 up
+      ip -n srv neigh replace 10.0.1.2 lladdr 02:00:00:00:01:02 nud permanent dev s1
+      ;;
+    refused) server_start ;;
+    process_stopped) kill "$(cat /run/tarpit.pid)"; wait_port_free; server_start ;;
+    mountd_stopped) kill -CONT "$(pidof rpc.mountd)" ;;
+    machine_frozen) ask_host thaw ;;
+    unexport | unexport_beside) exports_up ;;
+    swap_*) client_remount ;;
+    rmsub) mkdir $EXP/d; client_remount ;;
+    resub) client_remount ;;
+    freeze) fsfreeze -u $EXP ;;
+    *) say "no way to heal $1"; return 1 ;;
+  esac
+}
+
+wait_port_free() { while in_srv ss -Hltn 'sport = :2049' | grep -q .; do sleep 0.05; done; }

@@ -1,0 +1,68 @@
+//! The kernel's own opinion of a mount, without the agent: a statx that must ask the server, in a process that may hang.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+/// `guest statx PATH`: prints `ok` or the error, and the seconds it took. The mask has to go beyond type and inode,
+/// which need no call.
+pub(crate) fn statx_and_print(path: &Path) {
+    let mask = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::NLINK | StatxFlags::INO;
+    let begin = Instant::now();
+    let result = match statx(CWD, path, AtFlags::STATX_FORCE_SYNC, mask) {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => format!("{error:?}"),
+    };
+    println!("{result} {:.6}", begin.elapsed().as_secs_f64());
+}
+
+/// A statx under way.
+pub(crate) struct Asked {
+    child: Child,
+}
+
+/// What came of it.
+pub(crate) struct Answer {
+    pub(crate) result: String,
+    pub(crate) took: Duration,
+}
+
+impl Asked {
+    pub(crate) fn start(path: &str) -> Result<Asked> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["guest", "statx", path]).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
+        Ok(Asked { child: command.spawn().context("start a statx")? })
+    }
+
+    /// The answer, if there is one by now.
+    pub(crate) fn poll(&mut self) -> Result<Option<Answer>> {
+        if self.child.try_wait()?.is_none() {
+            return Ok(None);
+        }
+        let mut line = String::new();
+        if let Some(pipe) = self.child.stdout.as_mut() {
+            std::io::Read::read_to_string(pipe, &mut line)?;
+        }
+        let (result, seconds) = line.trim().rsplit_once(' ').context("a statx that says nothing")?;
+        Ok(Some(Answer { result: result.to_owned(), took: Duration::from_secs_f64(seconds.parse()?) }))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Waiting for NFS can be killed; reaping it is left to the end of the guest.
+        let _ = self.child.kill();
+    }
+}
+
+/// `guest tarpit PORT`: the kernel completes connections that nobody will ever accept, as for a stopped process.
+pub(crate) fn tarpit(port: u16) -> Result<()> {
+    let _listener = std::net::TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("listen on port {port}"))?;
+    println!("listening");
+    loop {
+        std::thread::park();
+    }
+}

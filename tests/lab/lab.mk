@@ -1,0 +1,15 @@
+# The lab: included by the Makefile at the top. Machines of its own; needs no root, no network, nothing of the host's mounts.
+
+LAB_JOBS ?= 6
+LAB = cargo test --quiet --test lab --
+
+.PHONY: lab lab-quick demo
+
+lab: target/release/mountwarden ## Every fault of the design in real machines (about 25 minutes)
+	$(LAB) run --jobs $(LAB_JOBS)
+
+lab-quick: target/release/mountwarden ## The part of the lab that catches the common breakage (3 minutes)
+	$(LAB) run --quick --jobs $(LAB_JOBS)
+
+demo: target/release/mountwarden ## A server that goes silent, is replaced, unexported: the agent at work
+	$(LAB) demo

@@ -1,0 +1,92 @@
+//! The lab: throw-away User-Mode Linux machines with a real NFS client and server, in which real faults are made while
+//! the real binary runs. The same program runs on the host (`run`, `demo`) and inside the guests (`guest ...`).
+//!
+//! `make lab` runs the whole of `matrix.yaml`, `make lab-quick` a part, `make demo` the story for people. Called by
+//! `cargo test` or `cargo nextest`, without a command, it does nothing: it takes minutes and a kernel of its own.
+
+// The bans protect the agent from dead mounts. Here is the world around it: the lab reads and writes its own files,
+// starts programs, waits, and prints.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
+
+mod demo;
+mod guest;
+mod hub;
+mod kernel;
+mod machine;
+mod matrix;
+mod report;
+mod runner;
+mod surface;
+mod uml;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "lab", about = "Makes real NFS faults in throw-away machines and holds the agent against the matrix")]
+struct Lab {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run cells of the matrix.
+    Run(runner::Run),
+    /// Show the agent at work, on this terminal.
+    Demo {
+        /// The binary to show.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+    },
+    /// What the scripts inside a guest call.
+    #[command(subcommand, hide = true)]
+    Guest(Guest),
+}
+
+#[derive(Debug, Subcommand)]
+enum Guest {
+    /// One cell of the matrix.
+    Cell { file: PathBuf },
+    /// A statx that asks the server.
+    Statx { path: PathBuf },
+    /// Waits until the agent says STATE about a mount; prints state and cause.
+    Await { mountpoint: String, state: String, limit: f64 },
+    /// A TCP port at which nobody serves.
+    Tarpit { port: u16 },
+}
+
+fn main() -> ExitCode {
+    // `cargo test` gives no command, nextest asks for a list of tests: there are none.
+    if std::env::args_os().len() == 1 || std::env::args_os().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    match Lab::parse().command.execute() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Command {
+    fn execute(self) -> Result<bool> {
+        match self {
+            Command::Run(options) => return runner::run(&options),
+            Command::Demo { agent } => demo::run(&agent)?,
+            Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
+            Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
+            Command::Guest(Guest::Await { mountpoint, state, limit }) => {
+                return Ok(watch::wait_for(&mountpoint, &state, limit));
+            }
+            Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
+        }
+        Ok(true)
+    }
+}

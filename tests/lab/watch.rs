@@ -1,0 +1,152 @@
+//! Polls the agent's public surface and holds what it says against what it may say.
+
+use std::time::{Duration, Instant};
+
+use mountwarden::snapshot::MountStatus;
+use mountwarden::verdict::{Cause, State};
+use serde::{Deserialize, Serialize};
+
+use crate::matrix::Expected;
+use crate::surface;
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A change of what the agent says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Change {
+    /// Seconds since the cell began.
+    at: f64,
+    /// What the cell was doing.
+    phase: String,
+    /// `None`: the agent does not list the mount, or does not answer.
+    pub(crate) state: Option<State>,
+    pub(crate) cause: Option<Cause>,
+    evidence: String,
+}
+
+/// The whole history of one cell.
+pub(crate) struct Watch {
+    begin: Instant,
+    mountpoint: &'static str,
+    phase: &'static str,
+    allowed: Vec<Expected>,
+    /// The mount may be missing from the list just now.
+    may_miss: bool,
+    pub(crate) timeline: Vec<Change>,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Watch {
+    pub(crate) fn new(mountpoint: &'static str) -> Watch {
+        Watch {
+            begin: Instant::now(),
+            mountpoint,
+            phase: "start",
+            allowed: Vec::new(),
+            may_miss: true,
+            timeline: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// From now on anything but `allowed` is a failure.
+    pub(crate) fn phase(&mut self, name: &'static str, allowed: &[&[Expected]], may_miss: bool) {
+        self.phase = name;
+        self.allowed = allowed.concat();
+        self.may_miss = may_miss;
+    }
+
+    pub(crate) fn fail(&mut self, what: impl Into<String>) {
+        let failure = format!("{}: {}", self.phase, what.into());
+        if !self.failures.contains(&failure) {
+            self.failures.push(failure);
+        }
+    }
+
+    /// One look at the agent, then a rest.
+    pub(crate) fn look(&mut self) -> Option<MountStatus> {
+        let seen = surface::mount(self.mountpoint);
+        self.record(seen.as_ref());
+        match &seen {
+            None if !self.may_miss => self.fail("the agent does not show the mount"),
+            Some(mount) if !matches_any(&self.allowed, mount) => {
+                self.fail(format!("{} is wrong here: {}", words(mount.state, mount.cause), mount.evidence));
+            }
+            _ => {}
+        }
+        std::thread::sleep(POLL);
+        seen
+    }
+
+    /// Looks until a verdict is one of `wanted`, at most for `limit`.
+    pub(crate) fn until(&mut self, wanted: &[Expected], limit: Duration) -> Option<MountStatus> {
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            if let Some(mount) = self.look().filter(|mount| matches_any(wanted, mount)) {
+                return Some(mount);
+            }
+        }
+        None
+    }
+
+    /// Looks for as long as `time`.
+    pub(crate) fn hold(&mut self, time: Duration) {
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            self.look();
+        }
+    }
+
+    fn record(&mut self, seen: Option<&MountStatus>) {
+        let (state, cause) = (seen.map(|mount| mount.state), seen.and_then(|mount| mount.cause));
+        let same = self
+            .timeline
+            .last()
+            .is_some_and(|last| last.state == state && last.cause == cause && last.phase == self.phase);
+        if !same {
+            let evidence = seen.map(|mount| mount.evidence.clone()).unwrap_or_default();
+            let at = self.begin.elapsed().as_secs_f64();
+            self.timeline.push(Change { at, phase: self.phase.to_owned(), state, cause, evidence });
+        }
+    }
+}
+
+/// `guest await`: looks until the agent says `state` about the mount or `limit` seconds are over, and prints the last
+/// verdict; whether it was the wanted one.
+pub(crate) fn wait_for(mountpoint: &str, state: &str, limit: f64) -> bool {
+    let begin = Instant::now();
+    let mut last = None;
+    while begin.elapsed().as_secs_f64() < limit {
+        last = surface::mount(mountpoint);
+        if last.as_ref().is_some_and(|mount| mount.state.as_str() == state) {
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
+    println!("{}", last.as_ref().map_or_else(|| "nothing".to_owned(), |mount| words(mount.state, mount.cause)));
+    last.is_some_and(|mount| mount.state.as_str() == state)
+}
+
+/// `state/cause`.
+pub(crate) fn words(state: State, cause: Option<Cause>) -> String {
+    cause.map_or_else(|| state.to_string(), |cause| format!("{state}/{cause}"))
+}
+
+pub(crate) fn matches_any(expected: &[Expected], mount: &MountStatus) -> bool {
+    expected.iter().any(|one| matches(one, mount))
+}
+
+fn matches(expected: &Expected, mount: &MountStatus) -> bool {
+    let cause = match (expected.cause, mount.cause) {
+        (None, _) | (_, None | Some(Cause::Unknown)) => true,
+        (Some(wanted), Some(seen)) => wanted == seen,
+    };
+    let finding = expected.finding.is_none_or(|wanted| mount.findings.contains(&wanted));
+    expected.state == mount.state && cause && finding
+}
+
+/// A verdict whatever its cause.
+pub(crate) fn any_cause(state: State) -> Expected {
+    Expected { state, cause: None, finding: None }
+}
