@@ -41,7 +41,7 @@ const TARGETS_PER_PUBLISH: usize = 64;
 /// The state directory of the EFS mount helper.
 const EFS_STATE: &str = "/var/run/efs";
 
-/// The log gets so long to write out its last lines.
+/// So long is waited for workers to die, and for the log to write out its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Runs the agent until SIGTERM or SIGINT. SIGHUP re-reads the configuration and keeps the old one if the new is bad.
@@ -61,6 +61,7 @@ pub async fn run(
     listen::start(&config, &http, &stopped);
     let mut agent = Agent::new(config, Arc::clone(&http), logs)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = agent.core.node, "mountwarden starts");
+    // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
     loop {
         let wake = agent.wake();
@@ -81,6 +82,7 @@ pub async fn run(
     tracing::info!("mountwarden stops");
     // Nobody has to hear it: then there is nothing to stop.
     let _ = stop.send(true);
+    agent.core.pool.end(LAST_WORDS).await;
     let logs = agent.logs;
     logs.close(LAST_WORDS);
     Ok(())

@@ -24,6 +24,7 @@ const RULES: [Rule; 4] = [
 
 /// Adds a complaint for every rule that does not hold.
 pub(super) fn check(draft: &mut Draft) {
+    fit_slow(draft);
     for rule in &RULES {
         let broken = rule.keys.iter().any(|key| draft.broken.contains(key));
         if broken || (rule.holds)(&draft.config) {
@@ -39,6 +40,13 @@ pub(super) fn check(draft: &mut Draft) {
             draft.config.listen
         ));
         draft.errors.push(ConfigError { origin, problem });
+    }
+}
+
+/// Nobody who shortens the deadline means to be told about the default of another setting.
+fn fit_slow(draft: &mut Draft) {
+    if !draft.origins.contains_key("slow") && draft.config.slow >= draft.config.timeout {
+        draft.config.slow = draft.config.timeout / 2;
     }
 }
 

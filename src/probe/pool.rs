@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use admission::Class;
 use admission::{Admission, Permit};
@@ -125,6 +125,21 @@ impl Pool {
     pub fn counts(&self) -> Counts {
         let state = self.state();
         Counts { idle: state.idle.len() as u64, ..state.counts }
+    }
+
+    /// Kills the workers and waits for them, but no longer than `within`: those that are stuck die when the kernel lets
+    /// them, and the rest would die with us anyway. It only keeps them from being left to an init that does not reap.
+    pub async fn end(&self, within: Duration) {
+        let idle = std::mem::take(&mut self.state().idle);
+        let waits: Vec<_> = idle.into_iter().map(|process| process.kill_and_reap(None)).collect();
+        let all = async {
+            for wait in waits {
+                // A task that failed has nothing more to wait for.
+                let _ = wait.await;
+            }
+        };
+        // Out of time: see above.
+        let _ = timeout(within, all).await;
     }
 
     async fn run_admitted(&self, job: Job, permit: Permit, deadline: Duration) -> Outcome {

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use crate::probe::Step;
 use crate::probe::wire::{self, Answer, Decoder, Job, Message, Request, WireError};
@@ -128,12 +129,13 @@ impl Process {
     }
 
     /// Sends SIGKILL and reaps the process when the kernel lets it go, which may be never.
-    pub(super) fn kill_and_reap(self, then: Option<Box<dyn FnOnce() + Send>>) {
+    pub(super) fn kill_and_reap(self, then: Option<Box<dyn FnOnce() + Send>>) -> JoinHandle<()> {
         let Process { mut child, socket, .. } = self;
         // Fails only when it is dead already.
         let _ = child.start_kill();
         drop(socket);
         tokio::spawn(async move {
+            // Fails only when there is no such child any more.
             let _ = child.wait().await;
             if let Some(then) = then {
                 then();
