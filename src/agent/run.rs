@@ -107,6 +107,8 @@ struct Agent {
     host_error_said: bool,
     bad_lines_said: bool,
     longest_delay: Duration,
+    /// When the longest delay is counted anew.
+    next_delay: Instant,
 }
 
 impl Agent {
@@ -125,6 +127,7 @@ impl Agent {
             host_error_said: false,
             bad_lines_said: false,
             longest_delay: Duration::ZERO,
+            next_delay: now,
         })
     }
 
@@ -142,8 +145,9 @@ impl Agent {
     fn wake(&self) -> Instant {
         let due = self.core.next_wake().map(|at| self.core.start + at);
         let read = if self.core.reread { self.next_read } else { self.next_full_read };
-        let publish = self.core.changed.then_some(self.next_publish);
-        [due, Some(read), publish, Some(self.next_beat)].into_iter().flatten().min().unwrap_or(read)
+        let quiet = self.last_publish + self.core.config.interval;
+        let publish = if self.core.changed { self.next_publish } else { quiet.max(self.next_publish) };
+        [due, Some(read), Some(publish), Some(self.next_beat)].into_iter().flatten().min().unwrap_or(read)
     }
 
     fn note_delay(&mut self, planned: Instant) {
@@ -161,7 +165,8 @@ impl Agent {
             self.read_table(now);
         }
         self.core.tick();
-        if self.core.changed && now >= self.next_publish {
+        // Without any change too: how long a mount has been blocked grows by itself.
+        if now >= self.next_publish && (self.core.changed || now >= self.last_publish + self.core.config.interval) {
             self.publish(now);
         }
     }
@@ -208,10 +213,11 @@ impl Agent {
         self.core.stats.log_dropped_total = self.logs.dropped();
         self.core.stats.http_refused_total = self.http.refused_total();
         self.core.stats.loop_delay_seconds = self.longest_delay.as_secs_f64();
-        if now.saturating_duration_since(self.last_publish) >= self.core.config.interval {
+        if now >= self.next_delay {
             self.longest_delay = Duration::ZERO;
-            self.last_publish = now;
+            self.next_delay = now + self.core.config.interval;
         }
+        self.last_publish = now;
         self.http.publish(Arc::new(self.core.snapshot()));
         self.next_publish = now + self.publish_gap();
     }

@@ -8,14 +8,16 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
-/// A sealed in-memory copy of the running binary.
+/// What workers start from.
 #[derive(Debug)]
 pub struct Image {
-    memory: OwnedFd,
+    path: PathBuf,
+    /// Keeps the copy in memory alive; `path` leads to it.
+    _memory: Option<OwnedFd>,
 }
 
 impl Image {
@@ -31,13 +33,20 @@ impl Image {
         let memory = OwnedFd::from(target);
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
-        Ok(Image { memory })
+        let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+        Ok(Image { path, _memory: Some(memory) })
     }
 
     /// A path that a child of this process can execute.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.memory.as_raw_fd()))
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A program that behaves as a worker must not.
+    #[cfg(test)]
+    pub(super) fn impostor(path: PathBuf) -> Image {
+        Image { path, _memory: None }
     }
 }
 

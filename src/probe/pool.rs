@@ -209,7 +209,7 @@ impl Pool {
     }
 
     fn start(&self) -> io::Result<Process> {
-        let process = Process::start(&self.shared.image.path())?;
+        let process = Process::start(self.shared.image.path())?;
         self.state().counts.started += 1;
         Ok(process)
     }
@@ -229,7 +229,8 @@ impl Pool {
         if lost {
             self.state().counts.lost += 1;
         }
-        process.kill_and_reap(None);
+        // The task that reaps it runs by itself.
+        drop(process.kill_and_reap(None));
         self.keep_warm();
     }
 
@@ -242,12 +243,12 @@ impl Pool {
             state.counts.stuck += 1;
         }
         let shared = Arc::clone(&self.shared);
-        process.kill_and_reap(Some(Box::new(move || {
+        drop(process.kill_and_reap(Some(Box::new(move || {
             shared.state().counts.stuck -= 1;
             drop(permit);
             // Nobody may be waiting any more: the target can be gone.
             let _ = sender.send(());
-        })));
+        }))));
         self.keep_warm();
         gone
     }

@@ -140,6 +140,6 @@ impl Process {
             if let Some(then) = then {
                 then();
             }
-        });
+        })
     }
 }

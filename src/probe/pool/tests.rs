@@ -1,0 +1,140 @@
+//! The pool against workers that misbehave. They are shell scripts that speak on the worker's socket, their stdin.
+#![expect(clippy::disallowed_methods, reason = "the tests write the impostors to a scratch directory")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+use crate::probe::wire::{self, Message};
+
+const DEADLINE: Duration = Duration::from_millis(700);
+const LIMITS: Limits = Limits { warm: 1, max: 4, per_owner: 4 };
+
+/// A worker that runs `script`; `$FRAMES` is a directory with the frames of [`frames`].
+fn pool(directory: &Path, script: &str) -> Pool {
+    let path = directory.join("worker");
+    let body = format!("#!/bin/sh\nFRAMES={}\nsay() {{ cat \"$FRAMES/$1\" >&0; }}\n{script}\n", directory.display());
+    frames(directory);
+    // Written under another name and moved: a file open for writing cannot be executed, and other tests fork meanwhile.
+    std::fs::write(directory.join("draft"), body).unwrap();
+    let copied = std::process::Command::new("install").arg("-m755").arg(directory.join("draft")).arg(&path).status();
+    assert!(copied.unwrap().success());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+    Pool::new(Image::impostor(path), LIMITS)
+}
+
+fn frames(directory: &Path) {
+    let entering = |seq| wire::encode(&Message::Entering { seq, step: Step::StatxRoot, cpu_nanos: u64::MAX / 2 }).unwrap();
+    let done = |seq| wire::encode(&Message::Done { seq, answer: Answer::Failed { errno: 7 } }).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.join(name), bytes).unwrap();
+    write("ready", &wire::encode(&Message::Ready).unwrap());
+    write("entering", &entering(1));
+    write("done", &done(1));
+    write("done-twice", &[done(1), done(1)].concat());
+    write("done-other", &done(9));
+    write("half", &done(1)[..3]);
+    write("nonsense", b"\xff\xff\xff\xffHTTP/1.1 200 OK");
+}
+
+async fn run(pool: &Pool) -> Outcome {
+    pool.run(Job::Counters(b"/nowhere".to_vec()), "owner", Class::Hopeful, DEADLINE, DEADLINE).await
+}
+
+async fn outcome_of(script: &str) -> (Outcome, Counts) {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = pool(directory.path(), script);
+    let outcome = run(&pool).await;
+    (outcome, pool.counts())
+}
+
+#[tokio::test]
+async fn a_worker_that_answers_is_kept() {
+    let (outcome, counts) = outcome_of("say ready; say entering; say done; read -r line").await;
+    assert!(matches!(outcome, Outcome::Answered(Answer::Failed { errno: 7 })), "{outcome:?}");
+    assert_eq!((counts.idle, counts.busy, counts.stuck, counts.protocol_errors), (1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn nonsense_costs_the_worker_and_is_counted() {
+    let (outcome, counts) = outcome_of("say ready; say nonsense; sleep 5").await;
+    assert!(matches!(&outcome, Outcome::Lost(why) if why.contains("nonsense")), "{outcome:?}");
+    assert_eq!((counts.protocol_errors, counts.stuck), (1, 0));
+}
+
+#[tokio::test]
+async fn an_answer_to_another_request_is_refused() {
+    let (outcome, counts) = outcome_of("say ready; say done-other; sleep 5").await;
+    assert!(matches!(&outcome, Outcome::Lost(why) if why.contains("request 9")), "{outcome:?}");
+    assert_eq!(counts.protocol_errors, 1);
+}
+
+#[tokio::test]
+async fn an_answer_said_twice_is_never_taken_for_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = pool(directory.path(), "say ready; say done-twice; sleep 5");
+    let first = run(&pool).await;
+    // Both frames may arrive together or one after the other; either way the second one must not pass for an answer.
+    if let Outcome::Answered(_) = first {
+        let second = run(&pool).await;
+        assert!(matches!(second, Outcome::Lost(_) | Outcome::Answered(_)), "{second:?}");
+    }
+    assert_eq!(pool.counts().protocol_errors, 1);
+}
+
+#[tokio::test]
+async fn half_a_frame_and_then_nothing_is_a_missed_deadline_without_evidence() {
+    let (outcome, counts) = outcome_of("say ready; say half; exec sleep 5").await;
+    let Outcome::Missed { blocked, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(blocked.step, None);
+    assert!(!blocked.is_evidence());
+    assert_eq!(counts.killed, 1);
+}
+
+#[tokio::test]
+async fn silence_after_a_step_was_entered_is_evidence_and_the_worker_is_reaped() {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = pool(directory.path(), "say ready; say entering; exec sleep 5");
+    let outcome = run(&pool).await;
+    let Outcome::Missed { blocked, gone } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(blocked.step, Some(Step::StatxRoot));
+    assert_eq!(blocked.process_state, Some('S'));
+    assert!(blocked.is_evidence(), "{blocked:?}");
+    gone.await.unwrap();
+    assert_eq!((pool.counts().stuck, pool.counts().killed), (0, 1));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_says_nothing_about_the_mount() {
+    let (outcome, counts) = outcome_of("say ready; say entering; kill -9 $$").await;
+    assert!(matches!(outcome, Outcome::Lost(_)), "{outcome:?}");
+    assert!(counts.lost >= 1);
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_is_reported() {
+    let pool = Pool::new(Image::impostor("/nonexistent/worker".into()), LIMITS);
+    assert!(matches!(run(&pool).await, Outcome::NotStarted(_)));
+    assert!(pool.counts().spawn_errors >= 1);
+}
+
+#[tokio::test]
+async fn with_all_places_taken_a_job_is_turned_away_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = pool(directory.path(), "say ready; say entering; exec sleep 5");
+    let long = Duration::from_secs(4);
+    let blocked: Vec<_> = (0..LIMITS.max)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.run(Job::Counters(Vec::new()), "owner", Class::Hopeful, long, long).await })
+        })
+        .collect();
+    while pool.counts().busy < LIMITS.max as u64 {
+        tokio::task::yield_now().await;
+    }
+    let turned_away = pool.run(Job::Counters(Vec::new()), "owner", Class::Hopeful, long, Duration::from_millis(50)).await;
+    assert!(matches!(turned_away, Outcome::NoRoom), "{turned_away:?}");
+    assert_eq!(pool.counts().cap_hits, 1);
+    for task in blocked {
+        task.abort();
+    }
+}
