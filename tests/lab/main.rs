@@ -11,6 +11,7 @@
 mod demo;
 mod guest;
 mod hub;
+mod interrupt;
 mod kernel;
 mod machine;
 mod matrix;
