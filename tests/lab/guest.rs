@@ -22,6 +22,8 @@ const OUT: &str = "/run/out";
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// A hard mount comes back when TCP tries again, which it does ever less often (14 s after a cut of a minute).
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// Well below the time after which any mount of the matrix gives up (0.2 s times two).
+const PROMPT: Duration = Duration::from_millis(150);
 /// The agent's promise.
 const TERM_LIMIT: f64 = 1.0;
 /// `/metrics` reads memory; the rest is the emulated CPU.
@@ -268,8 +270,8 @@ impl Run {
         Ok(())
     }
 
-    /// When the kernel first answered well again. On soft mounts only a quick `ok` counts: softerr says a late one
-    /// after it has given up.
+    /// When the kernel first answered well again. On soft mounts only a prompt `ok` counts: softerr also says it when it
+    /// has given up.
     fn wait_for_kernel(&mut self, repaired: Instant) -> Result<Instant> {
         while repaired.elapsed() < RECOVERY_LIMIT {
             let mut asked = Asked::start(MOUNTPOINT)?;
@@ -280,7 +282,7 @@ impl Run {
                 self.watch.look();
                 ensure!(repaired.elapsed() < RECOVERY_LIMIT, "the kernel does not recover");
             };
-            if answer.result == "ok" && (self.cell.mode == "hard" || answer.took < Duration::from_secs(1)) {
+            if answer.result == "ok" && (self.cell.mode == "hard" || answer.took < PROMPT) {
                 return Ok(Instant::now());
             }
             self.watch.look();
