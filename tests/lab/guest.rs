@@ -187,7 +187,8 @@ impl Run {
     fn wait_for_verdict(&mut self, complete: Instant, expect: &[Expected]) -> Result<Option<f64>> {
         let plain = self.cell.within + self.cell.slack;
         self.outcome.allowed_seconds = plain;
-        let mut kernel = if self.cell.transient.is_empty() { Kernel::Knows } else { Kernel::NotAsked };
+        let mut kernel =
+            if self.cell.hangs || self.cell.transient.is_empty() { Kernel::Knows } else { Kernel::NotAsked };
         loop {
             let seen = self.watch.look();
             let now = complete.elapsed().as_secs_f64();
