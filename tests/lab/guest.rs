@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use mountwarden::verdict::{Cause, State};
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::Asked;
+use crate::kernel::{self, Asked};
 use crate::matrix::{Cell, Expected, Heals};
 use crate::surface::{self, Agent};
 use crate::watch::{Change, Watch, any_cause, matches_any, words};
@@ -22,6 +22,8 @@ const OUT: &str = "/run/out";
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// A hard mount comes back when TCP tries again, which it does ever less often (14 s after a cut of a minute).
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// Well below the time after which any mount of the matrix gives up (0.2 s times two).
+const PROMPT: Duration = Duration::from_millis(150);
 /// The agent's promise.
 const TERM_LIMIT: f64 = 1.0;
 /// `/metrics` reads memory; the rest is the emulated CPU.
@@ -68,13 +70,6 @@ pub(crate) fn run(cell_file: &std::path::Path) -> Result<()> {
     let partial = format!("{OUT}/result.partial");
     std::fs::write(&partial, serde_json::to_vec_pretty(&run.outcome)?)?;
     std::fs::rename(partial, format!("{OUT}/result.json")).context("leave the result")
-}
-
-/// Whether the kernel itself can know what became of the mount.
-enum Kernel {
-    NotAsked,
-    Asked(Asked),
-    Knows,
 }
 
 struct Run {
@@ -173,44 +168,31 @@ impl Run {
         }
         self.outcome.detection_seconds = known;
         self.watch.phase("while it lasts", &[&expect], false);
-        self.watch.hold(self.seconds(self.cell.interval + self.cell.deadline));
+        // Short where calls hang: TCP tries again ever less often, and the new agent looks at the same anyway.
+        let more = if self.cell.hangs { self.cell.deadline } else { self.cell.interval + self.cell.deadline };
+        self.watch.hold(self.seconds(more));
         Ok(())
     }
 
     /// Seconds from the complete fault to the right verdict. A client whose connection broke while the server was away
-    /// may have to wait before it reconnects; nobody can know more meanwhile, and the time allowed counts from the moment
-    /// the kernel can. It is asked only when an interval has passed, so as not to wake what the agent has to wake.
+    /// may have to wait before it reconnects; nobody can know more meanwhile, and the time allowed counts from then.
     fn wait_for_verdict(&mut self, complete: Instant, expect: &[Expected]) -> Result<Option<f64>> {
         let plain = self.cell.within + self.cell.slack;
         self.outcome.allowed_seconds = plain;
-        let mut kernel = if self.cell.transient.is_empty() { Kernel::Knows } else { Kernel::NotAsked };
         loop {
             let seen = self.watch.look();
             let now = complete.elapsed().as_secs_f64();
             if let Some(mount) = &seen {
                 (self.outcome.seen_state, self.outcome.seen_cause) = (Some(mount.state), mount.cause);
+                let waits = !self.cell.hangs && mount.state == State::Hung && !kernel::connected();
+                if waits && now < RECOVERY_LIMIT.as_secs_f64() {
+                    self.outcome.allowed_seconds = now + plain;
+                }
             }
-            kernel = match kernel {
-                Kernel::NotAsked if now >= self.cell.interval => Kernel::Asked(Asked::start(MOUNTPOINT)?),
-                Kernel::Asked(mut asked) => match asked.poll()? {
-                    Some(answer) => {
-                        if answer.took > Duration::from_millis(500) {
-                            self.outcome.allowed_seconds = now + plain;
-                        }
-                        Kernel::Knows
-                    }
-                    None => {
-                        self.outcome.allowed_seconds = plain.max(now);
-                        Kernel::Asked(asked)
-                    }
-                },
-                other => other,
-            };
             if seen.is_some_and(|mount| matches_any(expect, &mount)) {
                 return Ok(Some(now));
             }
-            let waits = matches!(kernel, Kernel::Asked(_)) && now < RECOVERY_LIMIT.as_secs_f64();
-            if !waits && now > self.outcome.allowed_seconds {
+            if now > self.outcome.allowed_seconds {
                 return Ok(None);
             }
         }
@@ -266,8 +248,8 @@ impl Run {
         Ok(())
     }
 
-    /// When the kernel first answered well again. On soft mounts only a quick `ok` counts: softerr says a late one
-    /// after it has given up.
+    /// When the kernel first answered well again. On soft mounts only a prompt `ok` counts: softerr also says it when it
+    /// has given up.
     fn wait_for_kernel(&mut self, repaired: Instant) -> Result<Instant> {
         while repaired.elapsed() < RECOVERY_LIMIT {
             let mut asked = Asked::start(MOUNTPOINT)?;
@@ -278,7 +260,7 @@ impl Run {
                 self.watch.look();
                 ensure!(repaired.elapsed() < RECOVERY_LIMIT, "the kernel does not recover");
             };
-            if answer.result == "ok" && (self.cell.mode == "hard" || answer.took < Duration::from_secs(1)) {
+            if answer.result == "ok" && (self.cell.mode == "hard" || answer.took < PROMPT) {
                 return Ok(Instant::now());
             }
             self.watch.look();

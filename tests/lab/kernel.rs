@@ -19,6 +19,15 @@ pub(crate) fn statx_and_print(path: &Path) {
     println!("{result} {:.6}", begin.elapsed().as_secs_f64());
 }
 
+/// Whether the NFS client has a connection to a server: an ESTABLISHED (01) line with the remote port 2049 (0801).
+pub(crate) fn connected() -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(":0801")) && fields.next() == Some("01")
+    })
+}
+
 /// A statx under way.
 pub(crate) struct Asked {
     child: Child,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::hub::Hub;
+use crate::interrupt;
 use crate::matrix::Cell;
 use crate::uml::{Console, Guest, Host, Running};
 
@@ -38,7 +39,7 @@ impl ServerMachine {
         })?;
         let begin = Instant::now();
         while !out.join("serving").exists() {
-            if begin.elapsed() > BOOT_LIMIT {
+            if begin.elapsed() > BOOT_LIMIT || interrupt::seen() {
                 bail!("the server does not come up, see {}", out.display());
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -11,6 +11,7 @@
 mod demo;
 mod guest;
 mod hub;
+mod interrupt;
 mod kernel;
 mod machine;
 mod matrix;
@@ -60,9 +61,14 @@ enum Guest {
     Tarpit { port: u16 },
 }
 
+/// What the program answers to; anything else comes from a test runner.
+const COMMANDS: [&str; 5] = ["run", "demo", "guest", "help", "--help"];
+
 fn main() -> ExitCode {
-    // `cargo test` gives no command, nextest asks for a list of tests: there are none.
-    if std::env::args_os().len() == 1 || std::env::args_os().any(|argument| argument == "--list") {
+    // A test runner gives no command, but a filter or `--list`. There are no tests in here for it.
+    let first = std::env::args().nth(1).unwrap_or_default();
+    if !COMMANDS.contains(&first.as_str()) {
+        eprintln!("lab: no command ({}), nothing run; `make lab` runs it", COMMANDS.join(", "));
         return ExitCode::SUCCESS;
     }
     match Lab::parse().command.execute() {

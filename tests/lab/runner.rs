@@ -10,6 +10,7 @@ use clap::Args;
 use regex::Regex;
 
 use crate::guest::Outcome;
+use crate::interrupt;
 use crate::machine::{CLIENT_MAC, ServerMachine};
 use crate::matrix::{self, Cell, Server};
 use crate::report::{self, Finished};
@@ -52,6 +53,7 @@ pub(crate) fn run(options: &Run) -> Result<bool> {
         cells.iter().for_each(|cell| println!("{}", cell.name));
         return Ok(true);
     }
+    interrupt::take()?;
     let host = Host::new(&options.agent)?;
     std::fs::create_dir_all(&options.out)?;
     let expected = cells.len();
@@ -89,6 +91,9 @@ fn run_all(host: &Host, cells: Vec<Cell>, options: &Run) -> Vec<Finished> {
             let (results, queue) = (results.clone(), &queue);
             scope.spawn(move || {
                 while let Some(cell) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) {
+                    if interrupt::seen() {
+                        return;
+                    }
                     if results.send(run_one(host, cell, &options.out)).is_err() {
                         return;
                     }
@@ -135,6 +140,7 @@ fn boot(host: &Host, cell: &Cell, out: &Path) -> Result<Outcome> {
     let result = std::fs::read(out.join("result.json"));
     match (end, result) {
         (_, Ok(bytes)) => Ok(serde_json::from_slice(&bytes)?),
+        (End::Interrupted, Err(_)) => bail!("interrupted"),
         (End::TimedOut, Err(_)) => bail!("timed out, see {}", out.display()),
         (End::PoweredOff, Err(_)) => {
             bail!("the guest left no result, see guest.log and console.log in {}", out.display())

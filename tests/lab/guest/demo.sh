@@ -59,7 +59,7 @@ table
 
 step "The server goes silent: every packet is dropped" drop hung
 step "Another filesystem is exported: empty, under the old name, after a restart of the server" swap_tmpfs lost
-step "Another directory is exported: the same with an older backup, say" swap_dir stale
+step "Another directory is exported: with older data in it, say" swap_dir stale
 step "The export is removed: the server goes on with nothing for us" unexport stale
 
 title "Summary"
