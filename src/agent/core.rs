@@ -31,13 +31,32 @@ const SPACE_ROUNDS: usize = 4;
 
 /// Something under way came to its end.
 pub(super) enum Event {
-    Identified { newcomers: Vec<Newcomer>, outcome: Outcome },
-    Probed { id: TargetId, dev: Dev, through: bool, outcome: Outcome },
+    Identified {
+        newcomers: Vec<Newcomer>,
+        outcome: Outcome,
+    },
+    Probed {
+        id: TargetId,
+        dev: Dev,
+        through: bool,
+        outcome: Outcome,
+    },
     /// The kernel let a killed worker go.
-    Reaped { dev: Dev },
-    Answered { key: ServerKey, answer: ServerAnswer },
-    Counted { view: View, outcome: Outcome, took: Duration },
-    EfsState { outcome: Outcome },
+    Reaped {
+        dev: Dev,
+    },
+    Answered {
+        key: ServerKey,
+        answer: ServerAnswer,
+    },
+    Counted {
+        view: View,
+        outcome: Outcome,
+        took: Duration,
+    },
+    EfsState {
+        outcome: Outcome,
+    },
 }
 
 /// Everything that the loop owns.
@@ -418,7 +437,8 @@ impl Core {
 
     /// Entries are gone: did the transport reconnect? Asks for counters that are younger than the probe.
     fn want_fresh_counters(&mut self, id: TargetId, now: Now) -> bool {
-        let Some(view) = self.registry.targets.get(&id).and_then(|target| target.members.first()).map(|m| m.view) else {
+        let Some(view) = self.registry.targets.get(&id).and_then(|target| target.members.first()).map(|m| m.view)
+        else {
             return false;
         };
         self.transports.ask_now(view, now)

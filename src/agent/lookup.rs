@@ -22,7 +22,8 @@ use crate::mounts::table::Table;
 /// What keeps the pass from being made: the mount table cannot be read, no worker can be started.
 pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckResult> {
     // One round: no target comes due twice.
-    let config = Config { interval: Duration::from_secs(3600), backoff_max: Duration::from_secs(3600), ..config.clone() };
+    let config =
+        Config { interval: Duration::from_secs(3600), backoff_max: Duration::from_secs(3600), ..config.clone() };
     let mut table = Table::read(&config.proc_root)?;
     let limit = Instant::now() + config.timeout.saturating_mul(6) + Duration::from_secs(2);
     let mut core = build(config, true)?;

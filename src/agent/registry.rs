@@ -189,9 +189,5 @@ pub(super) fn watched<'table>(mounts: &'table [Mount], filter: &Filter) -> Vec<W
         }
         None
     };
-    mounts
-        .iter()
-        .filter(|mount| filter.wants(mount))
-        .map(|mount| Watched { mount, through: through(mount) })
-        .collect()
+    mounts.iter().filter(|mount| filter.wants(mount)).map(|mount| Watched { mount, through: through(mount) }).collect()
 }

@@ -252,7 +252,9 @@ impl Agent {
             ("workers", limits(&config) != limits(old)),
         ] {
             if changed {
-                tracing::warn!("{name} changed in the configuration: that takes a restart; the old value stays in force");
+                tracing::warn!(
+                    "{name} changed in the configuration: that takes a restart; the old value stays in force"
+                );
             }
         }
         config.listen.clone_from(&old.listen);
@@ -270,8 +272,9 @@ impl Agent {
 /// The parts of a pass, for `run` and `check`.
 pub(super) fn build(mut config: Config, one_pass: bool) -> anyhow::Result<Core> {
     fit_descriptors(&mut config);
-    let image = Image::of_this_binary()
-        .context("cannot copy this binary into memory for the probe workers: is /proc mounted, are memory files allowed?")?;
+    let image = Image::of_this_binary().context(
+        "cannot copy this binary into memory for the probe workers: is /proc mounted, are memory files allowed?",
+    )?;
     let filter = filter(&config)?;
     let pool = Pool::new(image, limits(&config));
     let node = node_name(&config);
@@ -391,11 +394,8 @@ impl Core {
     pub(super) fn read_efs_state(&mut self) {
         let (pool, deadline) = (self.pool.clone(), self.config.timeout);
         let host = self.table.mounts.iter().any(|mount| mount.view == View::Host);
-        let path = if host {
-            format!("{}/1/root{EFS_STATE}", self.config.proc_root.display())
-        } else {
-            EFS_STATE.to_owned()
-        };
+        let path =
+            if host { format!("{}/1/root{EFS_STATE}", self.config.proc_root.display()) } else { EFS_STATE.to_owned() };
         self.running.spawn(async move {
             let job = Job::EfsState(path.into_bytes());
             Event::EfsState { outcome: pool.run(job, "efs", Class::Hopeful, deadline, deadline).await }

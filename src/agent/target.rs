@@ -152,7 +152,13 @@ impl Target {
     }
 
     /// Takes a judgement over.
-    pub(super) fn accept(&mut self, judgement: Judgement, evidence: Evidence, tuning: Tuning, now: UnixSeconds) -> Option<Transition> {
+    pub(super) fn accept(
+        &mut self,
+        judgement: Judgement,
+        evidence: Evidence,
+        tuning: Tuning,
+        now: UnixSeconds,
+    ) -> Option<Transition> {
         let from = self.verdict.state;
         let first = !std::mem::replace(&mut self.judged, true);
         let before = std::mem::replace(&mut self.memory, judgement.memory);
@@ -223,11 +229,8 @@ pub(super) fn choose_labels(mount: &Mount, taken: impl Fn(&Labels) -> bool) -> L
         names.push(path.replacen(&uid, &format!("{digits}*"), 1));
     }
     names.push(path.clone());
-    let with = |mountpoint: String| Labels {
-        mountpoint,
-        source: mount.origin.label.clone(),
-        fstype: mount.fstype.clone(),
-    };
+    let with =
+        |mountpoint: String| Labels { mountpoint, source: mount.origin.label.clone(), fstype: mount.fstype.clone() };
     names
         .into_iter()
         .map(with)

@@ -125,7 +125,7 @@ fn syntax_errors_and_doubled_keys_are_told_with_their_place() {
 
 #[test]
 fn settings_that_contradict_each_other_are_told_where_they_were_said() {
-    assert_eq!(complaints("timeout: 500ms\n"), ["1:10: slow (1s, the default) must be shorter than timeout (500ms)"]);
+    assert_eq!(complaints("timeout: 500ms\nslow: 1s\n"), ["2:7: slow (1s) must be shorter than timeout (500ms)"]);
     assert_eq!(complaints("interval: 5m\n"), ["1:11: backoff_max (2m, the default) must be at least interval (5m)"]);
     let told = complaints("workers:\n  warm: 9\n  max: 8\n");
     assert_eq!(

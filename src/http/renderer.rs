@@ -10,9 +10,9 @@ use bytes::Bytes;
 use crate::metrics;
 use crate::snapshot::Snapshot;
 
-/// After a rendering the thread rests this many times as long: it takes at most 1 % of one core, however often the agent
-/// publishes. 40 ms for a thousand mounts make four seconds of rest; a few mounts are shown within a tenth of a second.
-const REST: u32 = 100;
+/// After a rendering the thread rests this many times as long: it takes at most a tenth of one core, however often the agent
+/// publishes (the agent paces that by the number of mounts; this holds whatever it does).
+const REST: u32 = 10;
 
 /// Upper bound of that rest, so that a machine under pressure does not show old numbers for ever.
 const REST_MAX: Duration = Duration::from_secs(5);

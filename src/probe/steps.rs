@@ -64,8 +64,7 @@ pub fn identify(root: BorrowedFd<'_>, place: &Place) -> Result<Option<Identity>,
 /// # Errors
 /// What statx(2) says.
 pub fn force(file: BorrowedFd<'_>) -> Result<RootAttributes, Errno> {
-    let flags =
-        AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
     let mask = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::NLINK | StatxFlags::INO;
     let answer = rustix::fs::statx(file, "", flags, mask)?;
     Ok(RootAttributes { ino: answer.stx_ino, nlink: answer.stx_nlink, mode: answer.stx_mode })

@@ -106,13 +106,16 @@ pub enum Answer {
     /// Of `Counters`: by mountpoint and source.
     Counters(Vec<CounterRow>),
     /// Of `EfsState`: name and contents.
-    Files(Vec<(Vec<u8>, Vec<u8>)>),
+    Files(Vec<NamedFile>),
     /// A file could not be read.
     Failed {
         /// Why.
         errno: i32,
     },
 }
+
+/// A file's name and contents.
+pub type NamedFile = (Vec<u8>, Vec<u8>);
 
 /// Counters of one NFS mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,7 +176,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The bytes are no frame; the stream cannot be used any more.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
         let Some(header) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
         if length == 0 || length > MAX_FRAME {
@@ -201,9 +204,9 @@ mod tests {
         for cut in 0..frame.len() {
             let mut decoder = Decoder::default();
             decoder.push(&frame[..cut]);
-            assert_eq!(decoder.next::<Message>().unwrap(), None, "cut at {cut}");
+            assert_eq!(decoder.take::<Message>().unwrap(), None, "cut at {cut}");
             decoder.push(&frame[cut..]);
-            assert_eq!(decoder.next::<Message>().unwrap(), Some(message.clone()));
+            assert_eq!(decoder.take::<Message>().unwrap(), Some(message.clone()));
             assert!(decoder.is_empty());
         }
     }
@@ -214,9 +217,12 @@ mod tests {
         bytes.extend(encode(&Message::Done { seq: 1, answer: Answer::Failed { errno: 2 } }).unwrap());
         let mut decoder = Decoder::default();
         decoder.push(&bytes);
-        assert_eq!(decoder.next::<Message>().unwrap(), Some(Message::Ready));
-        assert_eq!(decoder.next::<Message>().unwrap(), Some(Message::Done { seq: 1, answer: Answer::Failed { errno: 2 } }));
-        assert_eq!(decoder.next::<Message>().unwrap(), None);
+        assert_eq!(decoder.take::<Message>().unwrap(), Some(Message::Ready));
+        assert_eq!(
+            decoder.take::<Message>().unwrap(),
+            Some(Message::Done { seq: 1, answer: Answer::Failed { errno: 2 } })
+        );
+        assert_eq!(decoder.take::<Message>().unwrap(), None);
     }
 
     #[test]
@@ -224,7 +230,7 @@ mod tests {
         for length in [0_u32, u32::try_from(MAX_FRAME).unwrap() + 1, u32::MAX] {
             let mut decoder = Decoder::default();
             decoder.push(&length.to_be_bytes());
-            assert!(matches!(decoder.next::<Message>(), Err(WireError::Length(_))));
+            assert!(matches!(decoder.take::<Message>(), Err(WireError::Length(_))));
         }
     }
 
@@ -236,7 +242,7 @@ mod tests {
         frame[..4].copy_from_slice(&length.to_be_bytes());
         let mut decoder = Decoder::default();
         decoder.push(&frame);
-        assert_eq!(decoder.next::<Message>(), Err(WireError::Body));
+        assert_eq!(decoder.take::<Message>(), Err(WireError::Body));
     }
 
     proptest! {
@@ -244,7 +250,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let mut decoder = Decoder::default();
             decoder.push(&bytes);
-            while let Ok(Some(_)) = decoder.next::<Message>() {}
+            while let Ok(Some(_)) = decoder.take::<Message>() {}
         }
     }
 }

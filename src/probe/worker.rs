@@ -79,7 +79,7 @@ impl Worker<'_> {
         let mut decoder = Decoder::default();
         let mut chunk = vec![0; 1 << 14];
         loop {
-            while let Some(request) = decoder.next::<Request>().map_err(|_| Errno::PROTO)? {
+            while let Some(request) = decoder.take::<Request>().map_err(|_| Errno::PROTO)? {
                 self.seq = request.seq;
                 let answer = self.work(request.job)?;
                 self.send(&Message::Done { seq: self.seq, answer })?;
@@ -181,12 +181,7 @@ impl Worker<'_> {
     }
 
     /// Looks at one sentinel, and at the others only when that one is not intact. True: nothing speaks against them.
-    fn check_sentinels(
-        &self,
-        spec: &ProbeSpec,
-        report: &mut ProbeReport,
-        root: BorrowedFd<'_>,
-    ) -> Result<bool, Errno> {
+    fn check_sentinels(&self, spec: &ProbeSpec, report: &mut ProbeReport, root: BorrowedFd<'_>) -> Result<bool, Errno> {
         if spec.sentinels.is_empty() {
             return Ok(true);
         }
@@ -258,7 +253,7 @@ fn counters(bytes: &[u8]) -> Vec<CounterRow> {
 }
 
 /// Regular files in a directory with their contents. Symlinks are not followed.
-fn state_files(path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn state_files(path: &[u8]) -> Result<Vec<wire::NamedFile>, Errno> {
     use rustix::fs::{Mode, OFlags, RawDir};
     use std::os::unix::ffi::OsStrExt;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

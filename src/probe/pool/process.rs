@@ -88,7 +88,7 @@ impl Process {
     /// The next thing the worker says about the job at hand. Safe to drop at any await.
     pub(super) async fn hear(&mut self) -> Result<Heard, Breach> {
         loop {
-            match self.decoder.next::<Message>()? {
+            match self.decoder.take::<Message>()? {
                 Some(Message::Ready) if self.seq == 1 => continue,
                 Some(Message::Ready) => return Err(Breach::Excess),
                 Some(Message::Entering { seq, step, cpu_nanos }) => {

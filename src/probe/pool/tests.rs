@@ -24,7 +24,8 @@ fn pool(directory: &Path, script: &str) -> Pool {
 }
 
 fn frames(directory: &Path) {
-    let entering = |seq| wire::encode(&Message::Entering { seq, step: Step::StatxRoot, cpu_nanos: u64::MAX / 2 }).unwrap();
+    let entering =
+        |seq| wire::encode(&Message::Entering { seq, step: Step::StatxRoot, cpu_nanos: u64::MAX / 2 }).unwrap();
     let done = |seq| wire::encode(&Message::Done { seq, answer: Answer::Failed { errno: 7 } }).unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(directory.join(name), bytes).unwrap();
     write("ready", &wire::encode(&Message::Ready).unwrap());
@@ -131,7 +132,8 @@ async fn with_all_places_taken_a_job_is_turned_away_and_counted() {
     while pool.counts().busy < LIMITS.max as u64 {
         tokio::task::yield_now().await;
     }
-    let turned_away = pool.run(Job::Counters(Vec::new()), "owner", Class::Hopeful, long, Duration::from_millis(50)).await;
+    let turned_away =
+        pool.run(Job::Counters(Vec::new()), "owner", Class::Hopeful, long, Duration::from_millis(50)).await;
     assert!(matches!(turned_away, Outcome::NoRoom), "{turned_away:?}");
     assert_eq!(pool.counts().cap_hits, 1);
     for task in blocked {

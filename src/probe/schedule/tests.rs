@@ -1,7 +1,6 @@
 use super::*;
 
-const PACE: Pace =
-    Pace { interval: Duration::from_secs(15), backoff_max: Duration::from_secs(120), per_server: 2 };
+const PACE: Pace = Pace { interval: Duration::from_secs(15), backoff_max: Duration::from_secs(120), per_server: 2 };
 
 fn schedule() -> Schedule {
     Schedule::new(PACE, fastrand::Rng::with_seed(7))

@@ -22,11 +22,9 @@ pub(super) struct Absent {
 pub(super) fn look(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Result<Look, Absent> {
     match &evidence.observation {
         Observation::NotRun(reason) => Err(absent(reason)),
-        Observation::Blocked(blocked) if !blocked.is_evidence() => Err(Absent {
-            cause: Cause::AgentOverloaded,
-            evidence: words::no_evidence(blocked),
-            voids: false,
-        }),
+        Observation::Blocked(blocked) if !blocked.is_evidence() => {
+            Err(Absent { cause: Cause::AgentOverloaded, evidence: words::no_evidence(blocked), voids: false })
+        }
         Observation::Blocked(blocked) if tuning.has("blocked") => {
             Ok(hard(State::Hung, hung_cause(evidence, true), words::blocked(blocked)))
         }
@@ -46,12 +44,7 @@ fn absent(reason: &NotRun) -> Absent {
     Absent { cause, evidence: words::not_run(reason), voids }
 }
 
-fn from_report(
-    memory: &Memory,
-    evidence: &Evidence,
-    tuning: &Tuning,
-    report: &ProbeReport,
-) -> Result<Look, Absent> {
+fn from_report(memory: &Memory, evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Result<Look, Absent> {
     if report.mismatch {
         return Err(absent(&NotRun::TableChanged));
     }
@@ -92,12 +85,7 @@ fn from_report(
 }
 
 /// The way to the root failed; no request for the root itself was made yet.
-fn open_error(
-    evidence: &Evidence,
-    tuning: &Tuning,
-    failed: &StepResult,
-    errno: i32,
-) -> Result<Option<Look>, Absent> {
+fn open_error(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i32) -> Result<Option<Look>, Absent> {
     let said = words::failed(failed, errno);
     match errno {
         // The path is gone, or somebody put a symlink there: the table is read again.

@@ -364,12 +364,11 @@ fn what_a_canary_finds_has_its_states() {
         (Differs, State::Corrupt, Cause::DataMismatch),
     ];
     for (canary, state, cause) in cases {
-        let evidence =
-            Evidence { canary: Some(canary), ..seen(nfs(Mode::Hard), Observation::Report(good())) };
+        let evidence = Evidence { canary: Some(canary), ..seen(nfs(Mode::Hard), Observation::Report(good())) };
         let first = judge(&after_good(&evidence.facts), &evidence, &tuning());
         let second = judge(&first.memory, &evidence, &tuning()).verdict;
         assert_eq!((second.state, second.cause), (state, Some(cause)), "{canary:?}");
-        assert_eq!(first.verdict.state == State::Corrupt, false, "corruption needs two rounds");
+        assert_ne!(first.verdict.state, State::Corrupt, "corruption needs two rounds");
     }
 }
 
