@@ -105,8 +105,8 @@ pub struct Space {
 pub struct Sentinel {
     /// Its name: bytes, not text.
     pub name: Vec<u8>,
-    /// Its file handle, with the type in front.
-    pub handle: Vec<u8>,
+    /// What tells it from another file of that name ([`steps::mark`]).
+    pub mark: Vec<u8>,
 }
 
 /// What became of a sentinel.

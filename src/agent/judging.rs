@@ -66,6 +66,7 @@ impl Core {
             observation,
         };
         let judgement = judge(&target.memory, &evidence, &tuning);
+        tracing::debug!(mountpoint = target.labels.mountpoint, ?evidence, memory = ?target.memory, "judged");
         *target.probes.entry(result_word(&evidence.observation)).or_default() += 1;
         if !matches!(evidence.observation, Observation::NotRun(_) | Observation::Inherited { .. }) {
             target.last_probe = Some(unix);

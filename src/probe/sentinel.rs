@@ -52,7 +52,7 @@ pub fn learn(root: BorrowedFd<'_>, dev: Dev, wanted: usize) -> Result<Vec<Sentin
             break;
         }
         match examine(root, dev, &name) {
-            Ok(Some(handle)) => chosen.push(Sentinel { name, handle }),
+            Ok(Some(mark)) => chosen.push(Sentinel { name, mark }),
             // Gone meanwhile, not ours to see, or no sentinel by nature: the next one may do.
             Ok(None) | Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::STALE) => {}
             Err(errno) => return Err(errno),
@@ -61,7 +61,7 @@ pub fn learn(root: BorrowedFd<'_>, dev: Dev, wanted: usize) -> Result<Vec<Sentin
     Ok(chosen)
 }
 
-/// The handle of an entry that can serve: same superblock, no mount point, no automount trigger.
+/// The mark of an entry that can serve: same superblock, no mount point, no automount trigger.
 fn examine(root: BorrowedFd<'_>, dev: Dev, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
     let entry = steps::open_entry(root, name)?;
     let cached = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
@@ -71,8 +71,8 @@ fn examine(root: BorrowedFd<'_>, dev: Dev, name: &[u8]) -> Result<Option<Vec<u8>
     if set.intersects(crossing) || (seen.stx_dev_major, seen.stx_dev_minor) != (dev.major, dev.minor) {
         return Ok(None);
     }
-    steps::force(entry.as_fd())?;
-    Ok(steps::handle(entry.as_fd()))
+    let attributes = steps::force(entry.as_fd())?;
+    Ok(Some(steps::mark(entry.as_fd(), attributes)))
 }
 
 /// Looks at one sentinel: is the same file still there?
@@ -91,9 +91,9 @@ pub fn check(root: BorrowedFd<'_>, sentinel: &Sentinel) -> SentinelCheck {
     SentinelCheck { fate, errno, micros }
 }
 
-/// The handle is taken after the forced statx: that revalidates the entry, so a stale one cannot pass for the old file.
+/// The mark is taken after the forced statx: that revalidates the entry, so a stale one cannot pass for the old file.
 fn look(root: BorrowedFd<'_>, sentinel: &Sentinel) -> Result<bool, Errno> {
     let entry = steps::open_entry(root, &sentinel.name)?;
-    steps::force(entry.as_fd())?;
-    Ok(steps::handle(entry.as_fd()).is_some_and(|handle| handle == sentinel.handle))
+    let attributes = steps::force(entry.as_fd())?;
+    Ok(steps::mark(entry.as_fd(), attributes) == sentinel.mark)
 }

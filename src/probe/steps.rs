@@ -125,6 +125,15 @@ pub fn handle(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
     Some(handle)
 }
 
+/// What tells this file from another one of its name: its handle, else its inode number as the server just gave it.
+///
+/// The NFS client has handles on v3 and from v4.1 on, not on v4.0 (`nfs_fill_super` sets `s_export_op` for those only;
+/// measured). Inode numbers repeat on fresh filesystems, so without handles another file may pass for the old one.
+#[must_use]
+pub fn mark(file: BorrowedFd<'_>, attributes: RootAttributes) -> Vec<u8> {
+    handle(file).unwrap_or_else(|| attributes.ino.to_be_bytes().to_vec())
+}
+
 /// Opens an entry of a directory `O_PATH` without following it and without triggering an automount.
 ///
 /// # Errors

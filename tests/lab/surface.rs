@@ -42,6 +42,8 @@ impl Agent {
     pub(crate) fn start(cell: &Cell, log: &File) -> Result<Agent> {
         let mut command = Command::new(AGENT);
         command.args(["run", "--listen", METRICS, "--listen-ui", PAGES, "--log-format", "json", "--config", CONFIG]);
+        // Every judgement with its evidence: what a failed cell is explained from.
+        command.args(["--log-level", "info,mountwarden=debug"]);
         // The only setting of the lab that has no flag.
         std::fs::write(CONFIG, format!("backoff_max: {}\n", duration(cell.backoff_max)))?;
         for (flag, seconds) in [("--interval", cell.interval), ("--timeout", cell.deadline)] {

@@ -16,6 +16,9 @@ const ENTRY_CPU: Duration = Duration::from_millis(10);
 /// How late our own timer may be before the worker's lateness proves nothing.
 const LATE: Duration = Duration::from_millis(500);
 
+/// The scheduler's own functions; most architectures leave them out of the file, User-Mode Linux does not.
+const SCHEDULER: [&str; 5] = ["__switch_to", "__schedule", "schedule", "schedule_timeout", "io_schedule"];
+
 /// Functions of the kernel stack that are kept: the first ones name the wait.
 const STACK_DEPTH: usize = 4;
 
@@ -116,6 +119,7 @@ fn stack(pid: i32) -> Vec<String> {
     let text = String::from_utf8_lossy(&bytes);
     text.lines()
         .filter_map(|line| line.split_once("] ").map(|(_, frame)| frame.split('+').next().unwrap_or(frame).to_owned()))
+        .filter(|function| !SCHEDULER.contains(&function.as_str()))
         .take(STACK_DEPTH)
         .collect()
 }
