@@ -4,6 +4,8 @@ use std::io;
 use std::path::Path;
 
 use nix::unistd::{SysconfVar, sysconf};
+use procfs::FromRead;
+use procfs::process::{LimitValue, Limits, Stat};
 
 use crate::localfs;
 
@@ -66,9 +68,9 @@ impl Units {
 /// # Errors
 /// When a file under `proc_root` cannot be read or understood.
 pub fn read(proc_root: &Path) -> Result<ProcessStats, ProcessError> {
-    let stat = text(proc_root, "self/stat")?;
-    let boot = text(proc_root, "stat")?;
-    let limits = text(proc_root, "self/limits")?;
+    let stat = bytes(proc_root, "self/stat")?;
+    let boot = bytes(proc_root, "stat")?;
+    let limits = bytes(proc_root, "self/limits")?;
     let open = localfs::count_kernel_dir(&proc_root.join("self/fd"))
         .map_err(|source| ProcessError::Read { file: "self/fd", source })?;
 
@@ -80,35 +82,35 @@ pub fn read(proc_root: &Path) -> Result<ProcessStats, ProcessError> {
     Ok(stats)
 }
 
-fn text(proc_root: &Path, file: &'static str) -> Result<String, ProcessError> {
-    let bytes =
-        localfs::read_kernel_file(&proc_root.join(file)).map_err(|source| ProcessError::Read { file, source })?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn bytes(proc_root: &Path, file: &'static str) -> Result<Vec<u8>, ProcessError> {
+    localfs::read_kernel_file(&proc_root.join(file)).map_err(|source| ProcessError::Read { file, source })
 }
 
 /// `start_seconds` is left relative to boot.
-fn parse_stat(stat: &str, units: Units) -> Option<ProcessStats> {
-    // The name in parentheses may itself hold spaces and parentheses: only the last one ends it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    // Field numbers of proc_pid_stat(5); `state`, the first one after the name, is field 3.
-    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+fn parse_stat(stat: &[u8], units: Units) -> Option<ProcessStats> {
+    let stat = Stat::from_read(stat).ok()?;
+    // Metrics are f64; none of these numbers comes near 2^53.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let number = |value: u64| value as f64;
     Some(ProcessStats {
-        cpu_seconds: (field(14)? + field(15)?) / units.ticks,
-        start_seconds: field(22)? / units.ticks,
-        virtual_bytes: field(23)?,
-        resident_bytes: field(24)? * units.page,
+        cpu_seconds: number(stat.utime + stat.stime) / units.ticks,
+        start_seconds: number(stat.starttime) / units.ticks,
+        virtual_bytes: number(stat.vsize),
+        resident_bytes: number(stat.rss) * units.page,
         ..ProcessStats::default()
     })
 }
 
-fn parse_boot_time(stat: &str) -> Option<f64> {
-    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+fn parse_boot_time(stat: &[u8]) -> Option<f64> {
+    String::from_utf8_lossy(stat).lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-fn parse_max_fds(limits: &str) -> Option<Option<f64>> {
-    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?;
-    if soft == "unlimited" { Some(None) } else { soft.parse().ok().map(Some) }
+fn parse_max_fds(limits: &[u8]) -> Option<Option<f64>> {
+    match Limits::from_read(limits).ok()?.max_open_files.soft_limit {
+        LimitValue::Unlimited => Some(None),
+        // A limit of more than 2^32 files is as good as none.
+        LimitValue::Value(limit) => Some(Some(u32::try_from(limit).map_or(f64::INFINITY, f64::from))),
+    }
 }
 
 #[cfg(test)]
@@ -128,16 +130,23 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
         let tail = "S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 300 8192000 1000 18446744073709551615";
-        let stats = parse_stat(&format!("7 (a) b (c)) {tail}"), UNITS).expect("stat");
+        let stats = parse_stat(format!("7 (a) b (c)) {tail}").as_bytes(), UNITS).expect("stat");
         assert_eq!((stats.cpu_seconds, stats.start_seconds), (3.0, 3.0));
         assert_eq!((stats.virtual_bytes, stats.resident_bytes), (8_192_000.0, 4_096_000.0));
     }
 
     #[test]
-    fn a_missing_limit_is_not_a_number() {
-        assert_eq!(parse_max_fds("Max open files            unlimited  unlimited  files\n"), Some(None));
-        assert_eq!(parse_max_fds("Max open files            1024  524288  files\n"), Some(Some(1024.0)));
-        assert_eq!(parse_max_fds("Max cpu time unlimited\n"), None);
+    fn an_unlimited_number_of_files_is_no_number() {
+        let real = String::from_utf8(localfs::read_kernel_file(Path::new("/proc/self/limits")).unwrap()).unwrap();
+        let with = |files: &str| -> String {
+            let line = |line: &str| if line.starts_with("Max open files") { files.to_owned() } else { line.to_owned() };
+            real.lines().map(|text| line(text) + "\n").collect()
+        };
+        let unlimited = with("Max open files            unlimited            unlimited            files     ");
+        let some = with("Max open files            1024                 524288               files     ");
+        assert_eq!(parse_max_fds(unlimited.as_bytes()), Some(None));
+        assert_eq!(parse_max_fds(some.as_bytes()), Some(Some(1024.0)));
+        assert_eq!(parse_max_fds(b"Max cpu time unlimited\n"), None);
     }
 
     #[test]

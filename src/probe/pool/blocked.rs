@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
+use procfs::FromRead;
+use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -107,11 +109,9 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The state letter stands behind the command name, which may itself hold parentheses (proc_pid_stat(5)).
 fn process_state(pid: i32) -> Option<char> {
     let stat = localfs::read_kernel_file(format!("/proc/{pid}/stat").as_ref()).ok()?;
-    let text = String::from_utf8_lossy(&stat);
-    text.rsplit_once(") ")?.1.chars().next()
+    Some(Stat::from_read(stat.as_slice()).ok()?.state)
 }
 
 fn stack(pid: i32) -> Vec<String> {
