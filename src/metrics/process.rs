@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
-        let tail = "S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 300 8192000 1000 18446744073709551615";
+        let tail = "S 1 1 1 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 300 8192000 1000 18446744073709551615 1 1 0 0 0 0 0 4096 17642 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0";
         let stats = parse_stat(format!("7 (a) b (c)) {tail}").as_bytes(), UNITS).expect("stat");
         assert_eq!((stats.cpu_seconds, stats.start_seconds), (3.0, 3.0));
         assert_eq!((stats.virtual_bytes, stats.resident_bytes), (8_192_000.0, 4_096_000.0));
