@@ -231,6 +231,10 @@ impl Core {
         let Some(id) = self.registry.identified(newcomer, identity, unix) else { return };
         let Some(target) = self.registry.targets.get(&id) else { return };
         self.schedule.add(id, target.dev, &target.server_label(), target.watched(), now);
+        if target.takes_sentinels() {
+            // The last reading does not have this mount; a replacement is proven by comparing with an early one.
+            self.transports.ask_now(newcomer.mount.view, now);
+        }
     }
 
     /// Starts what is due.
