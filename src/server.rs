@@ -9,6 +9,7 @@
 
 pub mod rpc;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -132,6 +133,23 @@ pub struct ServerAnswer {
     pub null: Option<Null>,
     /// From the start of the call to its complete reply; `None` without one.
     pub rtt: Option<Duration>,
+}
+
+impl fmt::Display for ServerAnswer {
+    /// In words that follow "its server".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.connect, &self.null) {
+            (Connect::Timeout, _) => f.write_str("does not answer on TCP"),
+            (Connect::Refused, _) => f.write_str("refuses connections"),
+            (Connect::Reset, _) => f.write_str("resets connections"),
+            (Connect::Unreachable, _) => f.write_str("cannot be reached: there is no route"),
+            (Connect::Other(error), _) => write!(f, "could not be asked: {error}"),
+            (Connect::Ok, None | Some(Null::Timeout)) => f.write_str("accepts connections and answers no RPC"),
+            (Connect::Ok, Some(Null::Closed)) => f.write_str("accepts connections and closes them"),
+            (Connect::Ok, Some(Null::Garbage(why))) => write!(f, "answers, but not as an RPC server: {why}"),
+            (Connect::Ok, Some(_)) => f.write_str("answers RPC"),
+        }
+    }
 }
 
 impl ServerAnswer {

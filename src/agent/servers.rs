@@ -123,7 +123,7 @@ impl Servers {
         (now.saturating_sub(*at) <= FRESH).then(|| ServerView {
             alive: answer.alive(),
             cause: answer.cause(),
-            words: format!("{answer:?}"),
+            words: answer.to_string(),
         })
     }
 

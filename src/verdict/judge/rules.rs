@@ -26,7 +26,8 @@ pub(super) fn look(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Res
             Err(Absent { cause: Cause::AgentOverloaded, evidence: words::no_evidence(blocked), voids: false })
         }
         Observation::Blocked(blocked) if tuning.has("blocked") => {
-            Ok(hard(State::Hung, hung_cause(evidence, true), words::blocked(blocked)))
+            let said = words::with_server(words::blocked(blocked), evidence.server.as_ref());
+            Ok(hard(State::Hung, hung_cause(evidence, true), said))
         }
         Observation::Blocked(_) => Ok(healthy("a blocked probe (the detector is off)".to_owned(), Replaced::No)),
         Observation::Inherited { from, cause } => Ok(hard(State::Hung, *cause, words::inherited(from))),
@@ -177,7 +178,11 @@ fn no_answer(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i
     );
     let cifs_lost = facts.kind == Some(Kind::Cifs) && errno == libc::ENOTCONN;
     if (network || cifs_lost) && tuning.has("soft_timeout") {
-        return Some(hard(State::Hung, hung_cause(evidence, false), words::gave_up(&said)));
+        return Some(hard(
+            State::Hung,
+            hung_cause(evidence, false),
+            words::with_server(words::gave_up(&said), evidence.server.as_ref()),
+        ));
     }
     let timed_out = match errno {
         libc::EIO => true,
@@ -187,8 +192,13 @@ fn no_answer(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i
     let waited = facts.soft_budget_millis.is_some_and(|budget| failed.micros / 1000 >= budget / 2);
     let silent = evidence.server.as_ref().is_some_and(|server| !server.alive);
     let soft = facts.is_nfs() && facts.soft_budget_millis.is_some();
-    (soft && timed_out && (waited || silent) && tuning.has("soft_timeout"))
-        .then(|| hard(State::Hung, hung_cause(evidence, false), words::gave_up(&said)))
+    (soft && timed_out && (waited || silent) && tuning.has("soft_timeout")).then(|| {
+        hard(
+            State::Hung,
+            hung_cause(evidence, false),
+            words::with_server(words::gave_up(&said), evidence.server.as_ref()),
+        )
+    })
 }
 
 fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -> Option<Look> {

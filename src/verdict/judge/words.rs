@@ -2,7 +2,7 @@
 
 use crate::probe::pool::Blocked;
 use crate::probe::{ProbeReport, Step, StepResult};
-use crate::verdict::NotRun;
+use crate::verdict::{NotRun, ServerView};
 
 /// Name of an errno, or its number where it has none.
 #[must_use]
@@ -43,6 +43,13 @@ pub(super) fn blocked(blocked: &Blocked) -> String {
         }
     }
     words
+}
+
+pub(super) fn with_server(said: String, server: Option<&ServerView>) -> String {
+    match server {
+        Some(server) => format!("{said}; its server {}", server.words),
+        None => said,
+    }
 }
 
 pub(super) fn no_evidence(blocked: &Blocked) -> String {
