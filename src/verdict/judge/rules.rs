@@ -25,10 +25,7 @@ pub(super) fn look(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Res
         Observation::Blocked(blocked) if !blocked.is_evidence() => {
             Err(Absent { cause: Cause::AgentOverloaded, evidence: words::no_evidence(blocked), voids: false })
         }
-        Observation::Blocked(blocked) if tuning.has("blocked") => {
-            let said = words::with_server(words::blocked(blocked), evidence.server.as_ref());
-            Ok(hard(State::Hung, hung_cause(evidence, true), said))
-        }
+        Observation::Blocked(blocked) if tuning.has("blocked") => Ok(hung(evidence, true, words::blocked(blocked))),
         Observation::Blocked(_) => Ok(healthy("a blocked probe (the detector is off)".to_owned(), Replaced::No)),
         Observation::Inherited { from, cause } => Ok(hard(State::Hung, *cause, words::inherited(from))),
         Observation::Report(report) => from_report(memory, evidence, tuning, report),
@@ -178,11 +175,7 @@ fn no_answer(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i
     );
     let cifs_lost = facts.kind == Some(Kind::Cifs) && errno == libc::ENOTCONN;
     if (network || cifs_lost) && tuning.has("soft_timeout") {
-        return Some(hard(
-            State::Hung,
-            hung_cause(evidence, false),
-            words::with_server(words::gave_up(&said), evidence.server.as_ref()),
-        ));
+        return Some(hung(evidence, false, words::gave_up(&said)));
     }
     let timed_out = match errno {
         libc::EIO => true,
@@ -192,13 +185,8 @@ fn no_answer(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i
     let waited = facts.soft_budget_millis.is_some_and(|budget| failed.micros / 1000 >= budget / 2);
     let silent = evidence.server.as_ref().is_some_and(|server| !server.alive);
     let soft = facts.is_nfs() && facts.soft_budget_millis.is_some();
-    (soft && timed_out && (waited || silent) && tuning.has("soft_timeout")).then(|| {
-        hard(
-            State::Hung,
-            hung_cause(evidence, false),
-            words::with_server(words::gave_up(&said), evidence.server.as_ref()),
-        )
-    })
+    (soft && timed_out && (waited || silent) && tuning.has("soft_timeout"))
+        .then(|| hung(evidence, false, words::gave_up(&said)))
 }
 
 fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -> Option<Look> {
@@ -219,7 +207,7 @@ fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -
 fn late(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
     let budget = evidence.facts.soft_budget_millis.filter(|_| evidence.facts.mode == Some(Mode::Softerr))?;
     let step = report.steps.iter().find(|step| step.micros / 1000 >= budget / 2 && budget > 0)?;
-    tuning.has("late_answer").then(|| hard(State::Hung, hung_cause(evidence, false), words::late(step)))
+    tuning.has("late_answer").then(|| hung(evidence, false, words::late(step)))
 }
 
 /// A lookup that a soft mount gave up comes out as ESTALE, late: that is no word about the entry.
@@ -229,7 +217,7 @@ fn late_sentinel(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> 
     let late = report.sentinels.iter().find(|check| gave_up(check))?;
     let step = StepResult { step: Step::Sentinel, errno: late.errno, micros: late.micros };
     let said = words::gave_up(&words::failed(&step, libc::ESTALE));
-    tuning.has("soft_timeout").then(|| hard(State::Hung, hung_cause(evidence, false), said))
+    tuning.has("soft_timeout").then(|| hung(evidence, false, said))
 }
 
 enum Sentinels {
@@ -296,6 +284,10 @@ fn canary_error(evidence: &Evidence, errno: i32) -> Look {
         _ => (State::Error, Cause::Unknown),
     };
     Look { hard: state != State::Error, ..soft(state, Some(cause), words::canary_failed(errno)) }
+}
+
+fn hung(evidence: &Evidence, blocked: bool, said: String) -> Look {
+    hard(State::Hung, hung_cause(evidence, blocked), words::with_server(said, evidence.server.as_ref()))
 }
 
 /// Why a target does not answer, as far as it is proven: by the mount for FUSE, by asking the server for the rest.
