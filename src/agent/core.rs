@@ -75,7 +75,10 @@ pub(super) struct Core {
     pub(super) efs: StateFiles,
     pub(super) stats: AgentStats,
     pub(super) durations: BTreeMap<(String, &'static str), DurationHistogram>,
+    /// Numbers changed since the last publication.
     pub(super) changed: bool,
+    /// Somebody waits for what changed: a state, a target that came or went.
+    pub(super) news: bool,
     pub(super) reread: bool,
     pub(super) one_pass: bool,
     /// Suspicions that wait for fresh counters before they are judged.
@@ -102,6 +105,7 @@ impl Core {
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
             durations: BTreeMap::new(),
             changed: true,
+            news: true,
             reread: false,
             one_pass,
             suspected: HashMap::new(),
@@ -155,6 +159,7 @@ impl Core {
         let now = self.now();
         let watched = registry::watched(&self.table.mounts, &self.filter);
         let changes = self.registry.update(&watched);
+        let news = !changes.removed.is_empty();
         for target in changes.removed {
             self.forget(&target, now);
         }
@@ -172,7 +177,7 @@ impl Core {
                 self.identify(batch.to_vec());
             }
         }
-        self.changed = true;
+        self.news |= news;
     }
 
     fn forget(&mut self, target: &Target, now: Now) {
@@ -223,7 +228,7 @@ impl Core {
             let identity = identities.get(index).and_then(Option::as_ref);
             self.identified(newcomer, identity);
         }
-        self.changed = true;
+        self.news = true;
     }
 
     fn identified(&mut self, newcomer: &Newcomer, identity: Option<&Identity>) {

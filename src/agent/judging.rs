@@ -79,8 +79,10 @@ impl Core {
         }
         let before = target.cause();
         if let Some(transition) = target.accept(judgement, evidence, tuning, unix) {
+            self.news = true;
             log_transition(target, &transition, unix);
         } else if target.cause() != before && target.verdict.state == State::Hung {
+            self.news = true;
             log_cause(target);
         }
         self.changed = true;

@@ -32,11 +32,11 @@ const READ_GAP: Duration = Duration::from_millis(100);
 /// A reading may use so much of the time: the next one waits so many times as long as the last one took.
 const READ_COST: u32 = 10;
 
-/// The snapshot is renewed so often at most; with many targets less often, each rendering costs.
-const PUBLISH_GAP: Duration = Duration::from_secs(1);
-
-/// Targets whose snapshot may be renewed once per [`PUBLISH_GAP`].
-const TARGETS_PER_PUBLISH: usize = 64;
+/// A snapshot costs time and memory by the number of targets. News (a state that changed) is published this much later
+/// than the last snapshot at least, per target and within the bounds; mere numbers by the second line.
+const NEWS_GAP: (Duration, Duration, Duration) =
+    (Duration::from_millis(3), Duration::from_millis(200), Duration::from_secs(1));
+const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(15), Duration::from_secs(1));
 
 /// The state directory of the EFS mount helper.
 const EFS_STATE: &str = "/var/run/efs";
@@ -101,7 +101,6 @@ struct Agent {
     logs: Logs,
     next_read: Instant,
     next_full_read: Instant,
-    next_publish: Instant,
     last_publish: Instant,
     next_beat: Instant,
     host_error_said: bool,
@@ -121,7 +120,6 @@ impl Agent {
             logs,
             next_read: now,
             next_full_read: now,
-            next_publish: now,
             last_publish: now,
             next_beat: now,
             host_error_said: false,
@@ -145,9 +143,7 @@ impl Agent {
     fn wake(&self) -> Instant {
         let due = self.core.next_wake().map(|at| self.core.start + at);
         let read = if self.core.reread { self.next_read } else { self.next_full_read };
-        let quiet = self.last_publish + self.core.config.interval;
-        let publish = if self.core.changed { self.next_publish } else { quiet.max(self.next_publish) };
-        [due, Some(read), Some(publish), Some(self.next_beat)].into_iter().flatten().min().unwrap_or(read)
+        [due, Some(read), Some(self.next_publish()), Some(self.next_beat)].into_iter().flatten().min().unwrap_or(read)
     }
 
     fn note_delay(&mut self, planned: Instant) {
@@ -165,8 +161,7 @@ impl Agent {
             self.read_table(now);
         }
         self.core.tick();
-        // Without any change too: how long a mount has been blocked grows by itself.
-        if now >= self.next_publish && (self.core.changed || now >= self.last_publish + self.core.config.interval) {
+        if now >= self.next_publish() {
             self.publish(now);
         }
     }
@@ -210,6 +205,7 @@ impl Agent {
 
     fn publish(&mut self, now: Instant) {
         self.core.changed = false;
+        self.core.news = false;
         self.core.stats.log_dropped_total = self.logs.dropped();
         self.core.stats.http_refused_total = self.http.refused_total();
         self.core.stats.loop_delay_seconds = self.longest_delay.as_secs_f64();
@@ -219,14 +215,22 @@ impl Agent {
         }
         self.last_publish = now;
         self.http.publish(Arc::new(self.core.snapshot()));
-        self.next_publish = now + self.publish_gap();
     }
 
-    /// With many targets a rendering is dear, and what it shows changes once per interval and target.
-    fn publish_gap(&self) -> Duration {
-        let targets = self.core.registry.targets.len();
-        let share = u32::try_from(targets / TARGETS_PER_PUBLISH).unwrap_or(u32::MAX);
-        PUBLISH_GAP.saturating_mul(share).min(self.core.config.interval).max(PUBLISH_GAP)
+    /// When the next snapshot is due. Without any change too: how long a mount has been blocked grows by itself.
+    fn next_publish(&self) -> Instant {
+        let interval = self.core.config.interval;
+        let targets = u32::try_from(self.core.registry.targets.len()).unwrap_or(u32::MAX);
+        let gap = if self.core.news {
+            let (each, least, most) = NEWS_GAP;
+            each.saturating_mul(targets).clamp(least, most)
+        } else if self.core.changed {
+            let (each, least) = NUMBERS_GAP;
+            each.saturating_mul(targets).min(interval).max(least)
+        } else {
+            interval
+        };
+        self.last_publish + gap
     }
 
     fn reload(&mut self, reload: &mut dyn FnMut() -> anyhow::Result<Config>) {

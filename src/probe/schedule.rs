@@ -15,8 +15,8 @@ pub type TargetId = u64;
 /// Time since the agent started.
 pub type Now = Duration;
 
-/// Share of the interval by which each round is moved at random: probes of a node, and of all nodes that were started
-/// together, must not reach a server in step.
+/// Up to this share of the interval each round comes early, at random: probes of a node, and of all nodes that were started
+/// together, must not reach a server in step. Never late: "known within an interval" is a promise.
 const JITTER: f64 = 0.1;
 
 /// How the schedule runs.
@@ -261,7 +261,7 @@ impl Schedule {
 
     fn plan_next(&mut self, id: TargetId, ended: Ended, now: Now) {
         let pace = self.pace;
-        let factor = 1.0 - JITTER + 2.0 * JITTER * self.random.f64();
+        let factor = 1.0 - JITTER * self.random.f64();
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let wait = match ended {
             Ended::Answered => {

@@ -8,6 +8,7 @@
 // starts programs, waits, and prints.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
 
+mod churn;
 mod demo;
 mod guest;
 mod hub;
@@ -59,6 +60,8 @@ enum Guest {
     Await { mountpoint: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
+    /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
+    Churn { directory: PathBuf, rounds: u64 },
 }
 
 /// What the program answers to; anything else comes from a test runner.
@@ -92,6 +95,7 @@ impl Command {
                 return Ok(watch::wait_for(&mountpoint, &state, limit));
             }
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
+            Command::Guest(Guest::Churn { directory, rounds }) => churn::run(&directory, rounds)?,
         }
         Ok(true)
     }

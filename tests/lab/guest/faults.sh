@@ -40,6 +40,8 @@ ask_host() {
 fault() {
   case $1 in
     none) ;;
+    # The rounds are the fault: none of them may raise an alarm.
+    churn) /run/runner guest churn "$MNT" 10000 ;;
     restart) server_stop; server_start ;;
     # The only entries that the agent may have remembered are gone for an ordinary reason, and the server restarts.
     restart_emptied) rm -rf ${EXP:?}/*; server_stop; server_start ;;
@@ -72,7 +74,7 @@ fault() {
 
 heal() {
   case $1 in
-    none | restart | restart_emptied) ;;
+    none | churn | restart | restart_emptied) ;;
     drop) restore_path ;;
     link)
       ip -n srv link set s1 up
