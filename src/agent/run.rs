@@ -22,6 +22,7 @@ use crate::mounts::{Kind, View};
 use crate::probe::image::Image;
 use crate::probe::pool::{Class, Outcome, Pool};
 use crate::probe::wire::{Answer, Job};
+use crate::verdict::judge::DETECTORS;
 
 /// The table is read in full so often even when the kernel reports no change.
 const FULL_READ: Duration = Duration::from_secs(60);
@@ -275,6 +276,7 @@ impl Agent {
 
 /// The parts of a pass, for `run` and `check`.
 pub(super) fn build(mut config: Config, one_pass: bool) -> anyhow::Result<Core> {
+    known_detectors(&config)?;
     fit_descriptors(&mut config);
     let image = Image::of_this_binary().context(
         "cannot copy this binary into memory for the probe workers: is /proc mounted, are memory files allowed?",
@@ -283,6 +285,15 @@ pub(super) fn build(mut config: Config, one_pass: bool) -> anyhow::Result<Core> 
     let pool = Pool::new(image, limits(&config));
     let node = node_name(&config);
     Ok(Core::new(config, filter, pool, node, one_pass))
+}
+
+/// A name that switches nothing off would prove nothing.
+fn known_detectors(config: &Config) -> anyhow::Result<()> {
+    let known = |name: &str| name == "statx_root" || DETECTORS.contains(&name);
+    match config.without.iter().find(|name| !known(name)) {
+        Some(name) => anyhow::bail!("there is no detector {name}; there are statx_root, {}", DETECTORS.join(", ")),
+        None => Ok(()),
+    }
 }
 
 fn filter(config: &Config) -> anyhow::Result<Filter> {
