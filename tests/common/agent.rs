@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 
 use super::wait::{PATIENCE, eventually};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_mountwarden");
+/// The binary.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mountwarden");
 
 /// A running `mountwarden run`. Dropping it kills it.
 pub struct Agent {
@@ -21,24 +22,94 @@ pub struct Agent {
     ui: SocketAddr,
 }
 
+/// An agent that is not started yet.
+pub struct Launch {
+    command: Command,
+    metrics: SocketAddr,
+    ui: SocketAddr,
+}
+
+impl Launch {
+    /// `mountwarden run` with these further flags; its log is thrown away.
+    pub fn new(flags: &[&str]) -> Self {
+        Self::under(&[], PROGRAM, flags)
+    }
+
+    /// The same by way of a command that runs another one in its place (`prlimit`, `setpriv`).
+    pub fn under(wrapper: &[&str], program: &str, flags: &[&str]) -> Self {
+        let (metrics, ui) = (free_port(), free_port());
+        let mut words = [wrapper, &[program]].concat().into_iter();
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg("run").args(flags).stdin(Stdio::null()).stdout(Stdio::null());
+        Launch { command, metrics, ui }
+    }
+
+    /// Where `/metrics` is to be served.
+    pub fn listen(mut self, metrics: SocketAddr) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Where the log goes.
+    pub fn log_to(mut self, log: impl Into<Stdio>) -> Self {
+        self.command.stdout(log);
+        self
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(mut self) -> Agent {
+        let (metrics, ui) = (self.metrics, self.ui);
+        let addresses = ["--listen", &metrics.to_string(), "--listen-ui", &ui.to_string()].map(str::to_owned);
+        Agent { child: self.command.args(addresses).spawn().unwrap(), metrics, ui }
+    }
+
+    /// Starts it and waits until its first pass is done.
+    pub fn start(self) -> Agent {
+        let mut agent = self.spawn();
+        agent.wait_until_ready();
+        agent
+    }
+}
+
 impl Agent {
     /// Starts the agent with these further flags and waits until its first pass is done.
     pub fn start(flags: &[&str]) -> Self {
-        let (metrics, ui) = (free_port(), free_port());
-        let child = Command::new(PROGRAM)
-            .arg("run")
-            .args(["--listen", &metrics.to_string(), "--listen-ui", &ui.to_string()])
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut agent = Agent { child, metrics, ui };
+        Launch::new(flags).start()
+    }
+
+    /// Waits until its first pass is done.
+    pub fn wait_until_ready(&mut self) {
         eventually("the agent is ready", PATIENCE, || {
-            assert_eq!(agent.child.try_wait().unwrap(), None, "the agent ended; it says why on stderr");
-            get(agent.metrics, "/readyz").is_ok_and(|response| response.status == 200).then_some(())
+            self.assert_runs();
+            self.get("/readyz").is_ok_and(|response| response.status == 200).then_some(())
         });
-        agent
+    }
+
+    /// It has not ended.
+    pub fn assert_runs(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None, "the agent ended; it says why on stderr");
+    }
+
+    /// A GET from the metrics listener.
+    pub fn get(&self, path: &str) -> std::io::Result<Response> {
+        get(self.metrics, path)
+    }
+
+    /// A GET from the listener of the page.
+    pub fn ui(&self, path: &str) -> std::io::Result<Response> {
+        get(self.ui, path)
+    }
+
+    /// The value of the series that is written exactly so in `/metrics`.
+    pub fn metric(&self, series: &str) -> f64 {
+        let (text, _) = self.scrape();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("{series} is not in {text}"))
+    }
+
+    /// Sends a signal to the agent's process.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Its process id.
@@ -78,7 +149,7 @@ impl Agent {
     /// Sends SIGTERM and says how it ended and how long that took.
     pub fn terminate(&mut self) -> (ExitStatus, Duration) {
         let started = Instant::now();
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         let status = eventually("the agent ends on SIGTERM", PATIENCE, || self.child.try_wait().unwrap());
         (status, started.elapsed())
     }
@@ -93,7 +164,12 @@ impl Drop for Agent {
 
 /// One pass of `mountwarden check --json` with these further arguments: its document and its exit code.
 pub fn check(arguments: &[&str]) -> (Snapshot, i32) {
-    let output = Command::new(PROGRAM).args(["check", "--json"]).args(arguments).output().unwrap();
+    document_of(Command::new(PROGRAM).args(["check", "--json"]).args(arguments))
+}
+
+/// What a prepared `mountwarden check --json` prints, and its exit code.
+pub fn document_of(command: &mut Command) -> (Snapshot, i32) {
+    let output = command.output().unwrap();
     let snapshot = serde_json::from_slice(&output.stdout);
     (snapshot.unwrap_or_else(|error| panic!("{error}: {output:?}")), output.status.code().unwrap())
 }

@@ -90,6 +90,13 @@ impl FuseFs {
         assert!(self.child.wait().unwrap().success());
     }
 
+    /// Takes the mounts away as `umount -l` does; what waits for them goes on waiting.
+    pub fn detach(&mut self) {
+        for dir in std::mem::take(&mut self.mounts) {
+            umount2(&dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).unwrap();
+        }
+    }
+
     /// The daemon is stopped by SIGSTOP: it reads no requests any more.
     pub fn stop(&mut self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();

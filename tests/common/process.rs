@@ -11,6 +11,23 @@ pub fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// Children of a process with their state letters; zombies too.
+pub fn children_of(parent: u32) -> Vec<(u32, char)> {
+    let child = |entry: std::fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?.chars().next()?;
+        (fields.next()?.parse() == Ok(parent)).then_some((pid, state))
+    };
+    std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter_map(child).collect()
+}
+
+/// Sends a signal to a process that may be gone by now.
+pub fn send(pid: u32, signal: nix::sys::signal::Signal) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), signal);
+}
+
 /// Where the process sleeps in the kernel.
 pub fn wchan_of(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default()

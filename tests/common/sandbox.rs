@@ -18,15 +18,10 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Enters a new mount namespace, or says on stderr, past the test harness's capture, why the test is skipped.
-    ///
-    /// With `MOUNTWARDEN_TEST_NO_SKIP` set a test that would be skipped fails instead.
+    /// Enters a new mount namespace, or skips the test ([`skip`]).
     pub fn enter(test: &str) -> Option<Self> {
         if let Err(reason) = possible().and_then(|()| enter_namespace()) {
-            assert!(std::env::var_os("MOUNTWARDEN_TEST_NO_SKIP").is_none(), "{test} must not be skipped, but {reason}");
-            let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
-            // Written to the descriptor itself: eprintln! would be swallowed with the output of a passed test.
-            let _ = writeln!(std::io::stderr(), "SKIPPED ({count} so far): {test}: {reason}");
+            skip(test, &reason);
             return None;
         }
         let scratch = tempfile::Builder::new().prefix("mountwarden-test-").tempdir().unwrap();
@@ -57,6 +52,16 @@ impl Sandbox {
         })
         .collect()
     }
+}
+
+/// Says on stderr, past the test harness's capture, why a test is skipped, and counts it.
+///
+/// With `MOUNTWARDEN_TEST_NO_SKIP` set a test that would be skipped fails instead.
+pub fn skip(test: &str, reason: &str) {
+    assert!(std::env::var_os("MOUNTWARDEN_TEST_NO_SKIP").is_none(), "{test} must not be skipped, but {reason}");
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    // Written to the descriptor itself: eprintln! would be swallowed with the output of a passed test.
+    let _ = writeln!(std::io::stderr(), "SKIPPED ({count} so far): {test}: {reason}");
 }
 
 fn possible() -> Result<(), String> {
