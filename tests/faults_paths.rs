@@ -13,7 +13,7 @@ mod common {
 }
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -61,7 +61,7 @@ fn a_path_is_checked_on_the_mount_that_holds_it() {
         (OsStr::new("../other"), whole, vec![other.to_str().unwrap()], 2),
     ] {
         let (snapshot, exit) = check_in(&sandbox, Path::new(cwd), &[path]);
-        assert_eq!((paths_of(&snapshot), exit), (found, code), "{path:?} in {cwd}");
+        assert_eq!((paths_of(&snapshot), exit), (found, code), "{path:?} in {cwd}: {snapshot:#?}");
     }
     // One healthy, one on nothing that is watched: "could not tell" wins over "all healthy".
     let (snapshot, exit) = check_in(&sandbox, Path::new("/"), &[dir.as_os_str(), OsStr::new("/")]);
@@ -84,7 +84,7 @@ fn names_of_any_bytes_are_probed_and_shown_on_one_line() {
         let label = octal::label(dir.as_os_str());
         assert!(!label.contains('\n'));
         let (snapshot, exit) = check_in(&sandbox, Path::new("/"), &[dir.join("file").as_os_str()]);
-        assert_eq!((paths_of(&snapshot), exit), (vec![label.as_str()], 0), "{dir:?}");
+        assert_eq!((paths_of(&snapshot), exit), (vec![label.as_str()], 0), "{dir:?}: {snapshot:#?}");
     }
     let agent = Agent::start(&["--config", &config(sandbox.path())]);
     for dir in &dirs {

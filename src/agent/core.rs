@@ -86,6 +86,13 @@ pub(super) struct Core {
     growing: BTreeSet<(Now, TargetId)>,
 }
 
+/// Why a target cannot be probed now.
+enum NoWay {
+    /// The mount on its way was not judged yet; once it is, this one's turn comes.
+    Yet,
+    For(NotRun),
+}
+
 impl Core {
     /// The loop's state; nothing is under way yet.
     pub(super) fn new(config: Config, filter: Filter, pool: Pool, node: String, one_pass: bool) -> Core {
@@ -130,7 +137,7 @@ impl Core {
 
     /// A new configuration is in force.
     pub(super) fn reconfigure(&mut self, config: Config, filter: Filter) {
-        self.schedule.set_pace(pace(&config));
+        self.schedule.set_pace(pace(&config), self.now());
         self.config = config;
         self.filter = filter;
         self.reread = true;
@@ -280,12 +287,14 @@ impl Core {
     fn probe(&mut self, id: TargetId, now: Now) {
         let member = match self.way_to(id) {
             Ok(member) => member,
-            Err(reason) => {
+            Err(no_way) => {
                 let dev = self.registry.targets.get(&id).map(|target| target.dev);
                 if let Some(dev) = dev {
                     self.schedule.ended(id, dev, Ended::Skipped, now);
                 }
-                self.judge_not_run(id, reason);
+                if let NoWay::For(reason) = no_way {
+                    self.judge_not_run(id, reason);
+                }
                 return;
             }
         };
@@ -314,8 +323,8 @@ impl Core {
     }
 
     /// A member whose path leads to the target without asking another dead mount.
-    fn way_to(&self, id: TargetId) -> Result<super::target::Member, NotRun> {
-        let target = self.registry.targets.get(&id).ok_or(NotRun::TableChanged)?;
+    fn way_to(&self, id: TargetId) -> Result<super::target::Member, NoWay> {
+        let target = self.registry.targets.get(&id).ok_or(NoWay::For(NotRun::TableChanged))?;
         let open: Vec<_> = target.members.iter().filter(|member| !member.hidden).collect();
         if let Some(member) = open.iter().find(|member| member.through.is_none()) {
             return Ok((*member).clone());
@@ -327,11 +336,27 @@ impl Core {
                 Some(other) if other.memory.state.severity() == crate::verdict::Severity::Healthy => {
                     return Ok(member.clone());
                 }
+                Some(other) if !other.judged => return Err(NoWay::Yet),
                 Some(other) => blocked_by = Some(other.labels.mountpoint.clone()),
+                None if member.through.is_some_and(|mount_id| self.registry.identifies(mount_id)) => {
+                    return Err(NoWay::Yet);
+                }
                 None => blocked_by = Some("another network mount".to_owned()),
             }
         }
-        Err(blocked_by.map_or(NotRun::Hidden, NotRun::ThroughDeadMount))
+        Err(NoWay::For(blocked_by.map_or(NotRun::Hidden, NotRun::ThroughDeadMount)))
+    }
+
+    /// A target was judged for the first time, or its state changed: what its paths lead to is looked at now.
+    pub(super) fn hurry_behind(&mut self, id: TargetId) {
+        let Some(target) = self.registry.targets.get(&id) else { return };
+        let own: BTreeSet<u64> = target.members.iter().map(|member| member.mount_id).collect();
+        let now = self.now();
+        for other in self.registry.targets.values() {
+            if other.members.iter().any(|member| member.through.is_some_and(|mount_id| own.contains(&mount_id))) {
+                self.schedule.hurry(other.id, now);
+            }
+        }
     }
 
     /// A probe ended.

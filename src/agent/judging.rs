@@ -81,6 +81,7 @@ impl Core {
         if let Some(transition) = target.accept(judgement, evidence, tuning, unix) {
             self.news = true;
             log_transition(target, &transition, unix);
+            self.hurry_behind(id);
         } else if target.cause() != before && target.verdict.state == State::Hung {
             self.news = true;
             log_cause(target);

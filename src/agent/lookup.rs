@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::CheckResult;
 use super::core::Core;
+use super::registry::{ById, through};
 use super::run::build;
 use crate::config::Config;
-use crate::mounts::Mount;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
+use crate::mounts::{Mount, View};
 
 /// One pass over all network mounts, or over those that hold the named paths (absolute).
 ///
@@ -73,9 +74,22 @@ fn narrow(table: &mut Table, filter: &Filter, paths: &[PathBuf]) -> Vec<PathBuf>
             None => strangers.push(path.clone()),
         }
     }
+    add_the_way(&table.mounts, &mut wanted);
     // Local mounts stay: the way to the others leads through them.
     table.mounts.retain(|mount| !filter.wants(mount) || wanted.contains(&(mount.view, mount.id)));
     strangers
+}
+
+/// Adds the network mounts that the wanted ones are reached through: a dead one among them is what is the matter with the
+/// path, and without it nobody could tell.
+fn add_the_way(mounts: &[Mount], wanted: &mut Vec<(View, u64)>) {
+    let by_id: ById<'_> = mounts.iter().map(|mount| ((mount.view, mount.id), mount)).collect();
+    let mut from = 0;
+    while let Some(other) = wanted.get(from).map(|key| by_id.get(key).and_then(|mount| through(mount, &by_id))) {
+        let key = other.map(|other| (other.view, other.id));
+        wanted.extend(key.filter(|key| !wanted.contains(key)));
+        from += 1;
+    }
 }
 
 /// The mount that a path is on: the deepest mountpoint above it that nothing hides.

@@ -131,6 +131,11 @@ impl Registry {
         self.targets.get(self.by_mount_id.get(&mount_id)?)
     }
 
+    /// The mount with this id is being identified.
+    pub(super) fn identifies(&self, mount_id: u64) -> bool {
+        self.identifying.iter().any(|key| key.id == mount_id)
+    }
+
     /// Nothing is being identified.
     pub(super) fn settled(&self) -> bool {
         self.identifying.is_empty()
@@ -177,17 +182,27 @@ pub(super) struct Watched<'table> {
 
 /// The mounts that the filter wants, each with the network mount on its way.
 pub(super) fn watched<'table>(mounts: &'table [Mount], filter: &Filter) -> Vec<Watched<'table>> {
-    let by_id: HashMap<(View, u64), &Mount> = mounts.iter().map(|mount| ((mount.view, mount.id), mount)).collect();
-    let through = |mount: &Mount| {
-        let mut at = mount;
-        // The chain ends at the namespace's root, whose parent is not in the table; a loop cannot be longer than it.
-        for _ in 0..by_id.len() {
-            at = by_id.get(&(at.view, at.parent)).filter(|parent| parent.id != at.id)?;
-            if at.kind.is_some_and(|kind| kind != Kind::Autofs) {
-                return Some(at.id);
-            }
+    let by_id: ById<'_> = mounts.iter().map(|mount| ((mount.view, mount.id), mount)).collect();
+    let watch = |mount| Watched { mount, through: through(mount, &by_id).map(|other| other.id) };
+    mounts.iter().filter(|mount| filter.wants(mount)).map(watch).collect()
+}
+
+/// Mounts by view and id: both namespaces count their own.
+pub(super) type ById<'table> = HashMap<(View, u64), &'table Mount>;
+
+/// The nearest network mount that the path of `mount` leads through.
+pub(super) fn through<'table>(mount: &Mount, by_id: &ById<'table>) -> Option<&'table Mount> {
+    let mut at = mount;
+    // The chain ends at the namespace's root, whose parent is not in the table; a loop cannot be longer than it.
+    for _ in 0..by_id.len() {
+        let parent = *by_id.get(&(at.view, at.parent)).filter(|parent| parent.id != at.id)?;
+        // What stands on the root of another mount is reached without a look into that one: the kernel steps from mount
+        // to mount (`__traverse_mounts` in fs/namei.c) and asks no filesystem.
+        let stacked = parent.mountpoint == at.mountpoint;
+        if !stacked && parent.kind.is_some_and(|kind| kind != Kind::Autofs) {
+            return Some(parent);
         }
-        None
-    };
-    mounts.iter().filter(|mount| filter.wants(mount)).map(|mount| Watched { mount, through: through(mount) }).collect()
+        at = parent;
+    }
+    None
 }

@@ -247,6 +247,8 @@ impl Agent {
     }
 
     fn adopt(&mut self, mut config: Config, filter: Filter) {
+        // As at the start, or the same numbers would look like others. It was said then.
+        let _ = fit_descriptors(&mut config);
         let old = &self.core.config;
         for (name, changed) in [
             ("listen", config.listen != old.listen),
@@ -265,6 +267,10 @@ impl Agent {
         config.listen.clone_from(&old.listen);
         config.listen_ui.clone_from(&old.listen_ui);
         config.proc_root.clone_from(&old.proc_root);
+        config.node_name.clone_from(&old.node_name);
+        config.log_format = old.log_format;
+        (config.workers_warm, config.workers_max) = (old.workers_warm, old.workers_max);
+        config.workers_per_owner = old.workers_per_owner;
         if let Err(error) = self.logs.set_level(&config.log_level) {
             tracing::error!("log.level stays as it was: {error}");
         }
@@ -277,7 +283,15 @@ impl Agent {
 /// The parts of a pass, for `run` and `check`.
 pub(super) fn build(mut config: Config, one_pass: bool) -> anyhow::Result<Core> {
     known_detectors(&config)?;
-    fit_descriptors(&mut config);
+    let wanted = config.workers_max;
+    if let Some(limit) = fit_descriptors(&mut config) {
+        tracing::warn!(
+            limit,
+            workers = config.workers_max,
+            "the limit on open files is low: at most {} probe workers instead of {wanted}",
+            config.workers_max
+        );
+    }
     let image = Image::of_this_binary().context(
         "cannot copy this binary into memory for the probe workers: is /proc mounted, are memory files allowed?",
     )?;
@@ -307,12 +321,13 @@ fn node_name(config: &Config) -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Each worker costs two descriptors. Where the limit is low, fewer workers are allowed rather than starts that fail.
-fn fit_descriptors(config: &mut Config) {
+/// Each worker costs two descriptors. Where the limit is low, fewer workers are allowed rather than starts that fail;
+/// then it gives the limit.
+fn fit_descriptors(config: &mut Config) -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     /// Descriptors for listeners, connections, the log and the kernel files.
     const OTHERS: u64 = 32;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     let wanted = u64::try_from(config.workers_max).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(256);
     let limit = wanted.min(hard).max(soft);
     if limit > soft {
@@ -321,17 +336,13 @@ fn fit_descriptors(config: &mut Config) {
     }
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(soft, |(soft, _)| soft);
     let possible = usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(usize::MAX).max(2);
-    if possible < config.workers_max {
-        tracing::warn!(
-            limit,
-            workers = possible,
-            "the limit on open files is low: at most {possible} probe workers instead of {}",
-            config.workers_max
-        );
-        config.workers_max = possible;
-        config.workers_warm = config.workers_warm.min(possible / 2).max(1);
-        config.workers_per_owner = config.workers_per_owner.min(possible);
+    if possible >= config.workers_max {
+        return None;
     }
+    config.workers_max = possible;
+    config.workers_warm = config.workers_warm.min(possible / 2).max(1);
+    config.workers_per_owner = config.workers_per_owner.min(possible);
+    Some(limit)
 }
 
 impl Core {

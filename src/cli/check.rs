@@ -56,6 +56,9 @@ impl Form {
             }
         } else {
             print(&table::render(snapshot, colours()));
+            if let Some(error) = &snapshot.agent.host_error {
+                complain(&format!("what is mounted on the host alone is not seen: {error}"));
+            }
         }
         for stranger in strangers {
             complain(&format!("{stranger} is on no monitored mount; `mountwarden check` without a path lists all"));

@@ -255,6 +255,7 @@ impl Pool {
 
     /// Starts workers until enough are ready or at work, so that a killed one is replaced before it is needed.
     fn keep_warm(&self) {
+        self.bury();
         loop {
             {
                 let state = self.state();
@@ -271,6 +272,15 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Where one worker was killed by somebody, idle ones may have been too: they would stay zombies that count as ready.
+    fn bury(&self) {
+        let mut state = self.state();
+        let before = state.idle.len();
+        state.idle.retain_mut(|process| !process.ended());
+        let lost = before - state.idle.len();
+        state.counts.lost += lost as u64;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

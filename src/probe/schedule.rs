@@ -35,6 +35,10 @@ impl Pace {
     fn unwatched_max(&self) -> Duration {
         self.backoff_max.min(self.interval * 2).max(self.interval)
     }
+
+    fn longest_backoff(&self, watched: bool) -> Duration {
+        if watched { self.backoff_max } else { self.unwatched_max() }
+    }
 }
 
 /// What to do now.
@@ -105,9 +109,22 @@ impl Schedule {
         Schedule { pace, slots, lanes, servers, queue: BTreeSet::new(), random }
     }
 
-    /// Changes the pace; what is queued stays where it is.
-    pub fn set_pace(&mut self, pace: Pace) {
+    /// Changes the pace. What is queued for later than the new pace allows comes earlier, at random times within it: they
+    /// must not all come due at once.
+    pub fn set_pace(&mut self, pace: Pace, now: Now) {
         self.pace = pace;
+        let mut late = Vec::new();
+        for (id, slot) in &mut self.slots {
+            slot.backoff = slot.backoff.map(|before| before.min(pace.longest_backoff(slot.watched)));
+            let longest = slot.backoff.unwrap_or(pace.interval);
+            if slot.next.is_some_and(|next| next > now + longest) {
+                late.push((*id, longest));
+            }
+        }
+        for (id, longest) in late {
+            let wait = longest.mul_f64(self.random.f64());
+            self.put(id, now + wait);
+        }
     }
 
     /// Adds a target; its first probe is due now. `watched`: something tells us when its server is back.
@@ -269,7 +286,7 @@ impl Schedule {
                 pace.interval.mul_f64(factor)
             }
             Ended::Blocked => {
-                let limit = if slot.watched { pace.backoff_max } else { pace.unwatched_max() };
+                let limit = pace.longest_backoff(slot.watched);
                 let wait = slot.backoff.map_or(pace.interval, |before| (before * 2).min(limit));
                 slot.backoff = Some(wait);
                 wait.mul_f64(factor)

@@ -74,6 +74,11 @@ impl Process {
         self.pid
     }
 
+    /// It is dead, and reaped.
+    pub(super) fn ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Hands over a job.
     pub(super) async fn begin(&mut self, job: &Job) -> Result<(), Breach> {
         if !self.decoder.is_empty() {

@@ -159,3 +159,36 @@ fn a_probe_that_was_not_run_is_repeated_soon() {
     schedule.ended(1, dev(1), Ended::NotRun, at(0));
     assert!(in_seconds(&schedule, at(0)) < 4.5);
 }
+
+#[test]
+fn a_shorter_pace_holds_at_once_and_not_for_all_at_the_same_time() {
+    let mut schedule = schedule();
+    for id in 1..=20 {
+        schedule.add(id, dev(u32::try_from(id).unwrap()), "", false, at(0));
+    }
+    assert_eq!(schedule.take_due(at(0)).len(), 20);
+    for id in 1..=19 {
+        schedule.ended(id, dev(u32::try_from(id).unwrap()), Ended::Answered, at(0));
+    }
+    for _ in 0..3 {
+        schedule.ended(20, dev(20), Ended::Blocked, at(0));
+    }
+    assert_eq!(schedule.backoff(20), Some(at(30)));
+    schedule.set_pace(Pace { interval: at(2), backoff_max: at(120), per_server: 2 }, at(1));
+    assert_eq!(schedule.backoff(20), Some(at(4)), "the longest for a target that nothing watches");
+    assert!(schedule.take_due(at(1)).is_empty());
+    let soon = schedule.take_due(at(2)).len();
+    assert!((1..19).contains(&soon), "{soon} of 19 within half of the new interval");
+    assert!(soon + schedule.take_due(at(3)).len() >= 19);
+}
+
+#[test]
+fn a_longer_pace_leaves_what_is_queued() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "", false, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::Answered, at(0));
+    let next = schedule.next_wake();
+    schedule.set_pace(Pace { interval: at(600), ..PACE }, at(1));
+    assert_eq!(schedule.next_wake(), next);
+}
