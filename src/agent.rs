@@ -4,6 +4,7 @@
 //! pages are rendered by a thread of their own ([`crate::http`]).
 
 mod core;
+mod events;
 mod judging;
 mod listen;
 mod lookup;
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::snapshot::{Snapshot, UnixSeconds};
 
 pub use lookup::check;
-pub use run::run;
+pub use run::{Reload, run};
 
 /// What one pass over the mounts found.
 #[derive(Debug)]

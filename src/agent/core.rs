@@ -1,14 +1,15 @@
 //! The loop's state: what is mounted, what is under way, what is due. Each method is one event.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::registry::{self, Newcomer, Registry};
 use super::servers::{ServerKey, Servers};
-use super::target::{Target, place};
+use super::target::{Key, Target, place};
 use super::transports::Transports;
 use crate::config::Config;
 use crate::mounts::efs::StateFiles;
@@ -18,10 +19,10 @@ use crate::mounts::{Dev, Mount, View};
 use crate::probe::pool::{Blocked, Class, Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Ended, Now, Pace, Schedule, TargetId};
 use crate::probe::wire::{Answer, Job, MAX_BATCH, Place, ProbeSpec};
-use crate::probe::{Identity, SentinelFate, Step};
+use crate::probe::{Identity, ProbeReport, SentinelFate, Step, StepResult};
 use crate::server::ServerAnswer;
 use crate::snapshot::{AgentStats, DurationHistogram};
-use crate::verdict::{NotRun, Tuning};
+use crate::verdict::{NotRun, Severity, State, Tuning};
 
 /// Sentinels are chosen anew at most so often: each time costs a directory read.
 const LEARN_EVERY: Duration = Duration::from_secs(600);
@@ -29,34 +30,33 @@ const LEARN_EVERY: Duration = Duration::from_secs(600);
 /// The totals of a filesystem are read every so many rounds.
 const SPACE_ROUNDS: usize = 4;
 
+/// Mounts without identity are identified anew so often at most.
+const REIDENTIFY_EVERY: Duration = Duration::from_secs(60);
+
 /// Something under way came to its end.
 pub(super) enum Event {
-    Identified {
-        newcomers: Vec<Newcomer>,
-        outcome: Outcome,
-    },
-    Probed {
-        id: TargetId,
-        dev: Dev,
-        through: bool,
-        outcome: Outcome,
-    },
+    /// Roots were identified, or not.
+    Identified { newcomers: Vec<Newcomer>, outcome: Outcome },
+    /// A probe ended.
+    Probed { id: TargetId, dev: Dev, way: Way, outcome: Outcome },
     /// The kernel let a killed worker go.
-    Reaped {
-        dev: Dev,
-    },
-    Answered {
-        key: ServerKey,
-        answer: ServerAnswer,
-    },
-    Counted {
-        view: View,
-        outcome: Outcome,
-        took: Duration,
-    },
-    EfsState {
-        outcome: Outcome,
-    },
+    Reaped { dev: Dev },
+    /// A server answered, or did not.
+    Answered { key: ServerKey, answer: ServerAnswer },
+    /// Transport counters were read.
+    Counted { view: View, outcome: Outcome, took: Duration },
+    /// The state files of the EFS mount helper were read.
+    EfsState { outcome: Outcome },
+    /// The configuration was read again.
+    Reloaded(anyhow::Result<Config>),
+}
+
+/// Which of its mounts a target was probed by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    mount_id: u64,
+    /// Its path leads through another network mount.
+    through: bool,
 }
 
 /// Everything that the loop owns.
@@ -81,8 +81,18 @@ pub(super) struct Core {
     pub(super) news: bool,
     pub(super) reread: bool,
     pub(super) one_pass: bool,
+    /// A configuration that was read again and is not in force yet.
+    pub(super) reloaded: Option<anyhow::Result<Config>>,
+    /// Only these mounts are asked for (`check PATH`).
+    pub(super) only: Option<HashSet<(View, u64)>>,
+    /// The first pass is done, and stays so whatever is mounted later.
+    was_ready: bool,
+    /// A table whose local proxies wait to be decoded.
+    pending: Option<Table>,
+    /// When targets without identity were last given up to be identified anew.
+    reidentified: Option<Now>,
     /// Suspicions that wait for fresh counters before they are judged.
-    pub(super) suspected: HashMap<TargetId, crate::probe::ProbeReport>,
+    pub(super) suspected: HashMap<TargetId, (View, ProbeReport)>,
     growing: BTreeSet<(Now, TargetId)>,
 }
 
@@ -115,6 +125,11 @@ impl Core {
             news: true,
             reread: false,
             one_pass,
+            reloaded: None,
+            only: None,
+            was_ready: false,
+            pending: None,
+            reidentified: None,
             suspected: HashMap::new(),
             growing: BTreeSet::new(),
             config,
@@ -125,11 +140,13 @@ impl Core {
         self.start.elapsed()
     }
 
-    pub(super) fn tuning(&self) -> Tuning {
+    /// How a target is judged. One that is asked less often keeps its verdict for longer.
+    pub(super) fn tuning(&self, id: TargetId) -> Tuning {
+        let pause = self.schedule.backoff(id).unwrap_or_default();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Tuning {
             slow_millis: millis(self.config.slow),
-            stale_after_millis: millis(self.config.interval * 2 + self.config.timeout),
+            stale_after_millis: millis(self.config.interval * 2 + self.config.timeout + pause),
             agree: if self.one_pass { 1 } else { 2 },
             without: self.config.without.clone(),
         }
@@ -138,23 +155,52 @@ impl Core {
     /// A new configuration is in force.
     pub(super) fn reconfigure(&mut self, config: Config, filter: Filter) {
         self.schedule.set_pace(pace(&config), self.now());
+        self.servers.set_timeout(config.timeout);
         self.config = config;
         self.filter = filter;
         self.reread = true;
     }
 
     /// The first pass is done: every mount is identified and every target was judged once.
-    pub(super) fn ready(&self) -> bool {
-        self.registry.settled() && self.registry.targets.values().all(|target| target.judged)
+    pub(super) fn ready(&mut self) -> bool {
+        if !self.was_ready {
+            let judged = self.registry.targets.values().all(|target| target.judged);
+            self.was_ready = self.pending.is_none() && self.registry.settled() && judged;
+        }
+        self.was_ready
     }
 
-    /// Takes a reading of the mount table over.
+    /// Takes a reading of the mount table over. Mounts through a local proxy are decoded first: names are chosen once.
     pub(super) fn take_table(&mut self, mut table: Table) {
+        self.stats.mountinfo_reads_total += 1;
+        self.stats.mountinfo_errors_total += table.bad_count;
+        self.decode(&mut table);
+        let unknown = |mount: &Mount| mount.origin.proxy_port.is_some() && mount.origin.efs_file_system.is_none();
+        if table.mounts.iter().any(unknown) {
+            let host = table.mounts.iter().any(|mount| mount.view == View::Host);
+            if self.pending.replace(table).is_none() {
+                self.read_efs_state(host);
+            }
+            return;
+        }
+        self.adopt_table(table);
+    }
+
+    /// What waited for the state files goes on, whether they could be read or not.
+    pub(super) fn take_pending(&mut self) {
+        if let Some(mut table) = self.pending.take() {
+            self.decode(&mut table);
+            self.adopt_table(table);
+        }
+    }
+
+    fn decode(&self, table: &mut Table) {
         for mount in &mut table.mounts {
             self.efs.apply(mount);
         }
-        self.stats.mountinfo_reads_total += 1;
-        self.stats.mountinfo_errors_total += table.bad_count;
+    }
+
+    fn adopt_table(&mut self, table: Table) {
         self.stats.mountinfo_mounts = table.mounts.len() as u64;
         self.table = table;
         let now = self.now();
@@ -164,10 +210,20 @@ impl Core {
 
     pub(super) fn update_targets(&mut self) {
         let now = self.now();
-        let watched = registry::watched(&self.table.mounts, &self.filter);
+        let mut watched = registry::watched(&self.table.mounts, &self.filter);
+        if let Some(only) = &self.only {
+            watched.retain(|watched| only.contains(&(watched.mount.view, watched.mount.id)));
+        }
         let changes = self.registry.update(&watched);
         let news = !changes.removed.is_empty();
         for target in changes.removed {
+            tracing::info!(
+                mountpoint = target.labels.mountpoint,
+                source = target.labels.source,
+                fstype = target.labels.fstype,
+                "{} is no longer mounted",
+                target.labels.mountpoint
+            );
             self.forget(&target, now);
         }
         let mut batches: BTreeMap<(Dev, bool), Vec<Newcomer>> = BTreeMap::new();
@@ -188,13 +244,10 @@ impl Core {
     }
 
     fn forget(&mut self, target: &Target, now: Now) {
-        tracing::info!(
-            mountpoint = target.labels.mountpoint,
-            source = target.labels.source,
-            fstype = target.labels.fstype,
-            "{} is no longer mounted",
-            target.labels.mountpoint
-        );
+        let server = target.server_label();
+        if !self.registry.targets.values().any(|other| other.server_label() == server) {
+            self.durations.retain(|(name, _), _| *name != server);
+        }
         self.schedule.remove(target.id, now);
         self.servers.forget(target);
         self.suspected.remove(&target.id);
@@ -225,8 +278,12 @@ impl Core {
     pub(super) fn on_identified(&mut self, newcomers: &[Newcomer], outcome: Outcome) {
         let identities: Vec<Option<Identity>> = match outcome {
             Outcome::Answered(Answer::Identities(identities)) => identities,
-            Outcome::Missed { blocked, .. } => {
+            Outcome::Missed { blocked, gone } => {
                 tracing::debug!(?blocked, "identifying new mounts blocked");
+                if let Some(newcomer) = newcomers.first() {
+                    self.schedule.occupy(newcomer.mount.dev);
+                    self.await_end(newcomer.mount.dev, gone);
+                }
                 Vec::new()
             }
             _ => Vec::new(),
@@ -309,16 +366,18 @@ impl Core {
             statx_root: on("statx_root"),
             sentinels: target.sentinels.clone(),
             first: target.rounds,
-            statfs: target.rounds % SPACE_ROUNDS == 1,
+            // A full filesystem is looked at each time: it is full until the numbers say otherwise.
+            statfs: target.rounds % SPACE_ROUNDS == 1 || target.memory.state == State::Full,
             learn: if wants_learning && !self.one_pass && on("sentinels") { self.config.sentinels } else { 0 },
         };
-        let (dev, owner, through) = (target.dev, target.owner.clone(), member.through.is_some());
-        let class = if target.memory.state == crate::verdict::State::Hung { Class::Suspect } else { Class::Hopeful };
+        let (dev, owner) = (target.dev, target.owner.clone());
+        let way = Way { mount_id: member.mount_id, through: member.through.is_some() };
+        let class = if target.memory.state == State::Hung { Class::Suspect } else { Class::Hopeful };
         let (pool, deadline, patience) = (self.pool.clone(), self.config.timeout, self.config.interval);
         self.growing.insert((now + self.config.slow, id));
         self.running.spawn(async move {
             let outcome = pool.run(Job::Probe(spec), &owner, class, deadline, patience).await;
-            Event::Probed { id, dev, through, outcome }
+            Event::Probed { id, dev, way, outcome }
         });
     }
 
@@ -333,15 +392,15 @@ impl Core {
         for member in open {
             let on_the_way = member.through.and_then(|mount_id| self.registry.by_mount_id(mount_id));
             match on_the_way {
-                Some(other) if other.memory.state.severity() == crate::verdict::Severity::Healthy => {
-                    return Ok(member.clone());
-                }
                 Some(other) if !other.judged => return Err(NoWay::Yet),
-                Some(other) => blocked_by = Some(other.labels.mountpoint.clone()),
+                Some(other) if other.memory.state.severity() == Severity::Dead => {
+                    blocked_by = Some(other.labels.mountpoint.clone());
+                }
                 None if member.through.is_some_and(|mount_id| self.registry.identifies(mount_id)) => {
                     return Err(NoWay::Yet);
                 }
-                None => blocked_by = Some("another network mount".to_owned()),
+                // Alive, or not watched: the worker only goes where the kernel's cache leads (`Place::cached_only`).
+                Some(_) | None => return Ok(member.clone()),
             }
         }
         Err(NoWay::For(blocked_by.map_or(NotRun::Hidden, NotRun::ThroughDeadMount)))
@@ -360,16 +419,13 @@ impl Core {
     }
 
     /// A probe ended.
-    pub(super) fn on_probed(&mut self, id: TargetId, dev: Dev, through: bool, outcome: Outcome) {
+    pub(super) fn on_probed(&mut self, id: TargetId, dev: Dev, way: Way, outcome: Outcome) {
         let now = self.now();
         self.changed = true;
         match outcome {
             Outcome::Answered(Answer::Report(report)) => {
                 self.schedule.ended(id, dev, Ended::Answered, now);
-                if report.mismatch {
-                    self.reread = true;
-                }
-                self.on_report(id, report, now);
+                self.on_report(id, way, report, now);
             }
             Outcome::Answered(_) => {
                 self.schedule.ended(id, dev, Ended::NotRun, now);
@@ -377,11 +433,8 @@ impl Core {
             }
             Outcome::Missed { blocked, gone } => {
                 // The lane stays taken until the worker is gone, whatever the miss proves.
-                self.running.spawn(async move {
-                    let _ = gone.await;
-                    Event::Reaped { dev }
-                });
-                self.on_missed(id, dev, through, blocked, now);
+                self.await_end(dev, gone);
+                self.on_missed(id, dev, way, blocked, now);
             }
             Outcome::Lost(why) => {
                 self.schedule.ended(id, dev, Ended::NotRun, now);
@@ -398,30 +451,44 @@ impl Core {
         }
     }
 
-    fn on_missed(&mut self, id: TargetId, dev: Dev, through: bool, blocked: Blocked, now: Now) {
+    fn await_end(&mut self, dev: Dev, gone: oneshot::Receiver<()>) {
+        self.running.spawn(async move {
+            // Closed without a word when the pool itself ends.
+            let _ = gone.await;
+            Event::Reaped { dev }
+        });
+    }
+
+    fn on_missed(&mut self, id: TargetId, dev: Dev, way: Way, blocked: Blocked, now: Now) {
+        let on_the_way = way.through && blocked.step == Some(Step::Open);
+        if !blocked.is_evidence() || on_the_way {
+            self.schedule.ended(id, dev, Ended::Unproven, now);
+            self.stats.overloads_total += u64::from(!on_the_way);
+            if on_the_way {
+                // It was another mount that did not let us through.
+                self.judge_not_run(id, NotRun::NotCached);
+            } else {
+                self.judge_blocked(id, blocked);
+            }
+            return;
+        }
         self.schedule.ended(id, dev, Ended::Blocked, now);
         if let Some(target) = self.registry.targets.get_mut(&id) {
             let waited = Duration::from_millis(blocked.millis);
             target.blocked_total += waited;
             target.blocked_since.get_or_insert(now.saturating_sub(waited));
         }
-        if !blocked.is_evidence() {
-            self.stats.overloads_total += 1;
-        }
-        if through && blocked.step == Some(Step::Open) {
-            // It was the mount on the way that did not let us through.
-            self.judge_not_run(id, NotRun::NotCached);
-            return;
-        }
         self.judge_blocked(id, blocked);
     }
 
-    fn on_report(&mut self, id: TargetId, report: crate::probe::ProbeReport, now: Now) {
+    fn on_report(&mut self, id: TargetId, way: Way, report: ProbeReport, now: Now) {
+        let lost_way = |step: &StepResult| matches!(step.errno, Some(libc::ENOENT | libc::ELOOP));
+        self.reread |= report.mismatch || report.step(Step::Open).is_some_and(lost_way);
         let gone = |fate| matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
         let suspicious = !report.sentinels.is_empty() && report.sentinels.iter().all(|check| gone(check.fate));
-        let replaced_root = self.root_replaced(id, &report);
-        if replaced_root {
-            // Unmounted and mounted again between two readings of the table: another root under the same numbers.
+        if self.root_replaced(id, way, &report) || self.may_identify(id, &report, now) {
+            // Unmounted and mounted again between two readings of the table: another root under the same numbers. Or a root
+            // that could not be identified and now can.
             if let Some(target) = self.registry.dissolve(id) {
                 self.forget(&target, now);
             }
@@ -432,29 +499,53 @@ impl Core {
         if let Some(target) = self.registry.targets.get_mut(&id) {
             target.blocked_since = None;
             target.steps.clone_from(&report.steps);
-            if let Some(learned) = &report.learned {
-                target.sentinels.clone_from(learned);
+            if report.step(Step::Learn).is_some() {
+                // Also when it failed: a directory that we may not read is not read every round.
                 target.learned_at = Some(now);
+                target.sentinels = report.learned.clone().unwrap_or_default();
             }
         }
         if suspicious && self.want_fresh_counters(id, now) {
-            self.suspected.insert(id, report);
+            self.suspected.insert(id, (self.view_of(id), report));
             return;
         }
         self.judge_report(id, report);
     }
 
-    fn root_replaced(&self, id: TargetId, report: &crate::probe::ProbeReport) -> bool {
+    fn view_of(&self, id: TargetId) -> View {
+        let member = self.registry.targets.get(&id).and_then(|target| target.members.first());
+        member.map_or(View::Own, |member| member.view)
+    }
+
+    /// A target without identity, whose root could be identified now. Tried once a minute: the reason may come back.
+    fn may_identify(&mut self, id: TargetId, report: &ProbeReport, now: Now) -> bool {
+        let separate = self.registry.targets.get(&id).is_some_and(|target| matches!(target.key, Key::Mount { .. }));
+        let rested = self.reidentified.is_none_or(|at| now.saturating_sub(at) >= REIDENTIFY_EVERY);
+        let due = separate && rested && !self.one_pass && report.identity.is_some();
+        if due {
+            self.reidentified = Some(now);
+        }
+        due
+    }
+
+    fn root_replaced(&self, id: TargetId, way: Way, report: &ProbeReport) -> bool {
         let Some((target, identity)) = self.registry.targets.get(&id).zip(report.identity.as_ref()) else {
             return false;
         };
+        let member = target.members.iter().find(|member| member.mount_id == way.mount_id);
+        let unique = member.and_then(|member| member.unique_mount_id).zip(identity.unique_mount_id);
+        if unique.is_some_and(|(before, now)| before != now) {
+            return true;
+        }
         match &target.key {
-            super::target::Key::Root { handle, .. } => !handle.is_empty() && *handle != identity.handle,
-            super::target::Key::Mount { .. } => false,
+            Key::Root { handle, .. } if !handle.is_empty() => *handle != identity.handle,
+            // Inode numbers of other filesystems may change under the same root.
+            Key::Root { ino, .. } => target.takes_sentinels() && *ino != identity.ino,
+            Key::Mount { .. } => false,
         }
     }
 
-    fn count_durations(&mut self, id: TargetId, report: &crate::probe::ProbeReport) {
+    fn count_durations(&mut self, id: TargetId, report: &ProbeReport) {
         let Some(target) = self.registry.targets.get(&id) else { return };
         let server = target.server_label();
         for step in &report.steps {
@@ -471,10 +562,7 @@ impl Core {
 
     /// Entries are gone: did the transport reconnect? Asks for counters that are younger than the probe.
     fn want_fresh_counters(&mut self, id: TargetId, now: Now) -> bool {
-        let Some(view) = self.registry.targets.get(&id).and_then(|target| target.members.first()).map(|m| m.view)
-        else {
-            return false;
-        };
+        let view = self.view_of(id);
         self.transports.ask_now(view, now)
     }
 

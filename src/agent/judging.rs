@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::target::{Target, Transition};
+use crate::mounts::octal;
 use crate::probe::pool::Blocked;
 use crate::probe::schedule::TargetId;
 use crate::probe::{ProbeReport, Step};
@@ -12,33 +13,41 @@ use crate::verdict::{Cause, Evidence, NotRun, Observation, Severity, State, judg
 impl Core {
     pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
         let refused = report.step(Step::StatxRoot).and_then(|step| step.errno);
-        if let Some(target) = self.registry.targets.get(&id) {
+        if let Some(target) = self.registry.targets.get(&id).filter(|target| target.takes_sentinels()) {
             let refused = matches!(refused, Some(libc::EACCES | libc::EPERM));
-            self.servers.note_refusal(&target.server_label(), refused);
+            self.servers.note_refusal(target, refused);
         }
-        self.judge_target(id, Observation::Report(report));
+        self.judge_target(id, Observation::Report(report), true);
         let silent = self.registry.targets.get(&id).is_some_and(|target| target.memory.state == State::Hung);
+        if silent {
+            let now = self.now();
+            self.schedule.back_off(id, now);
+        }
         self.watch_server(id, silent);
     }
 
     pub(super) fn judge_blocked(&mut self, id: TargetId, blocked: Blocked) {
         let proven = blocked.is_evidence();
-        self.judge_target(id, Observation::Blocked(blocked));
-        self.watch_server(id, proven);
+        self.judge_target(id, Observation::Blocked(blocked), true);
+        if proven {
+            self.watch_server(id, true);
+        }
     }
 
     pub(super) fn judge_not_run(&mut self, id: TargetId, reason: NotRun) {
-        self.judge_target(id, Observation::NotRun(reason));
+        self.judge_target(id, Observation::NotRun(reason), true);
     }
 
     /// A sibling's probe is blocked: this target is not tried.
     pub(super) fn inherit(&mut self, id: TargetId, from: TargetId) {
         let Some(other) = self.registry.targets.get(&from) else { return };
         if other.memory.state != State::Hung {
+            let waits = format!("a probe of {} on the same superblock comes first", other.labels.mountpoint);
+            self.judge_not_run(id, NotRun::Overloaded(waits));
             return;
         }
         let observation = Observation::Inherited { from: other.labels.mountpoint.clone(), cause: other.cause() };
-        self.judge_target(id, observation);
+        self.judge_target(id, observation, true);
         self.watch_server(id, true);
     }
 
@@ -50,29 +59,32 @@ impl Core {
         }
         let Some(decision) = target.decision.take() else { return };
         target.memory = decision.before;
-        self.judge_target(id, decision.evidence.observation);
+        self.judge_target(id, decision.evidence.observation, false);
     }
 
-    fn judge_target(&mut self, id: TargetId, observation: Observation) {
-        let (now, unix, tuning) = (self.now(), super::unix_now(), self.tuning());
+    /// `ended`: a probe just came to its end; otherwise an older look is judged again.
+    fn judge_target(&mut self, id: TargetId, observation: Observation, ended: bool) {
+        let (now, unix, tuning) = (self.now(), super::unix_now(), self.tuning(id));
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         let evidence = Evidence {
             at_millis: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             facts: target.facts.clone(),
             server: self.servers.view(target, now),
-            transport: target.transport.map(|(_, counters)| counters),
+            transport: target.transport,
             many_refuse: self.servers.many_refuse(),
             canary: None,
             observation,
         };
         let judgement = judge(&target.memory, &evidence, &tuning);
         tracing::debug!(mountpoint = target.labels.mountpoint, ?evidence, memory = ?target.memory, "judged");
-        *target.probes.entry(result_word(&evidence.observation)).or_default() += 1;
-        if !matches!(evidence.observation, Observation::NotRun(_) | Observation::Inherited { .. }) {
-            target.last_probe = Some(unix);
-        }
-        if matches!(judgement.verdict.state, State::Healthy | State::Slow) {
-            target.last_success = Some(unix);
+        if ended {
+            *target.probes.entry(result_word(&evidence.observation)).or_default() += 1;
+            if !matches!(evidence.observation, Observation::NotRun(_) | Observation::Inherited { .. }) {
+                target.last_probe = Some(unix);
+            }
+            if judgement.good {
+                target.last_success = Some(unix);
+            }
         }
         if judgement.relearn {
             target.sentinels.clear();
@@ -112,8 +124,11 @@ fn result_word(observation: &Observation) -> &'static str {
 /// The sentence that says what to do about a target.
 pub(super) fn advice_for(target: &Target) -> String {
     let cause = target.cause().unwrap_or(Cause::Unknown);
+    // The label may hide a pod's UID: commands need the path itself.
+    let shown = target.members.iter().find(|member| !member.hidden).or(target.members.first());
+    let path = shown.map(|member| octal::label(member.mountpoint.as_os_str()));
     let facts = AdviceFacts {
-        mountpoint: &target.labels.mountpoint,
+        mountpoint: path.as_deref().unwrap_or(&target.labels.mountpoint),
         server: target.origin.server.as_deref(),
         export: target.origin.export.as_deref(),
         port: target.origin.port,

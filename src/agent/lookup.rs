@@ -1,5 +1,6 @@
 //! `check`: one pass over the mounts, with the parts of the agent.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,16 +26,13 @@ pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckRe
     // One round: no target comes due twice.
     let config =
         Config { interval: Duration::from_secs(3600), backoff_max: Duration::from_secs(3600), ..config.clone() };
-    let mut table = Table::read(&config.proc_root)?;
+    let table = Table::read(&config.proc_root)?;
     let limit = Instant::now() + config.timeout.saturating_mul(6) + Duration::from_secs(2);
     let mut core = build(config, true)?;
-    let not_monitored = narrow(&mut table, &core.filter, paths);
+    let (only, not_monitored) = narrow(&table, &core.filter, paths);
+    core.only = only;
     core.stats.host_error = table.host_error.as_ref().map(ToString::to_string);
-    let proxied = table.mounts.iter().any(|mount| mount.origin.proxy_port.is_some());
     core.take_table(table);
-    if proxied {
-        core.read_efs_state();
-    }
     drive(&mut core, limit).await.context("the pass did not come to its end")?;
     Ok(CheckResult { snapshot: core.snapshot(), not_monitored })
 }
@@ -61,10 +59,10 @@ async fn drive(core: &mut Core, limit: Instant) -> anyhow::Result<()> {
     }
 }
 
-/// Keeps only the mounts that hold the named paths; gives the paths that are on no monitored mount.
-fn narrow(table: &mut Table, filter: &Filter, paths: &[PathBuf]) -> Vec<PathBuf> {
+/// The mounts that hold the named paths (`None`: all), and the paths that are on no monitored mount.
+fn narrow(table: &Table, filter: &Filter, paths: &[PathBuf]) -> (Option<HashSet<(View, u64)>>, Vec<PathBuf>) {
     if paths.is_empty() {
-        return Vec::new();
+        return (None, Vec::new());
     }
     let mut wanted = Vec::new();
     let mut strangers = Vec::new();
@@ -75,9 +73,7 @@ fn narrow(table: &mut Table, filter: &Filter, paths: &[PathBuf]) -> Vec<PathBuf>
         }
     }
     add_the_way(&table.mounts, &mut wanted);
-    // Local mounts stay: the way to the others leads through them.
-    table.mounts.retain(|mount| !filter.wants(mount) || wanted.contains(&(mount.view, mount.id)));
-    strangers
+    (Some(wanted.into_iter().collect()), strangers)
 }
 
 /// Adds the network mounts that the wanted ones are reached through: a dead one among them is what is the matter with the

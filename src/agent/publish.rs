@@ -17,7 +17,8 @@ const LISTED_PATHS: usize = 64;
 
 impl Core {
     /// What is known now.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        let ready = self.ready();
         let now = self.now();
         let mut targets: Vec<&Target> = self.registry.targets.values().collect();
         targets.sort_by(|a, b| a.labels.cmp(&b.labels));
@@ -42,7 +43,7 @@ impl Core {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.clone(),
             generated: super::unix_now(),
-            ready: self.ready(),
+            ready,
             interval_seconds: self.config.interval.as_secs_f64(),
             timeout_seconds: self.config.timeout.as_secs_f64(),
             summary,

@@ -9,6 +9,7 @@ use crate::mounts::{Dev, Kind, Mount, View};
 use crate::probe::Identity;
 use crate::probe::schedule::TargetId;
 use crate::snapshot::UnixSeconds;
+use crate::verdict::Facts;
 
 /// A mount as one reading of the table knows it. Ids and numbers are reused, so all of it is compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,10 +67,11 @@ impl Registry {
         let gone: Vec<MountKey> = self.by_mount.keys().filter(|key| !present.contains(*key)).cloned().collect();
         let removed = gone.iter().filter_map(|key| self.forget(key)).collect();
         self.identifying.retain(|key| present.contains(key));
+        let mut renewed = HashSet::new();
         for watched in watched {
             let id = self.by_mount.get(&MountKey::of(watched.mount));
             if let Some(target) = id.and_then(|id| self.targets.get_mut(id)) {
-                renew(target, watched);
+                renew(target, watched, renewed.insert(target.id));
             }
         }
         let to_identify = watched
@@ -160,9 +162,11 @@ impl Registry {
 }
 
 /// What may change while a mount stays: options by a remount, what lies on top of it or on the way to it.
-fn renew(target: &mut Target, watched: &Watched<'_>) {
+/// `first`: the first mount of the target in this reading.
+fn renew(target: &mut Target, watched: &Watched<'_>, first: bool) {
     let mount = watched.mount;
-    target.facts = crate::verdict::Facts::of(mount);
+    let facts = Facts::of(mount);
+    target.facts = if first { facts } else { facts.joined(&target.facts) };
     target.origin.clone_from(&mount.origin);
     for member in &mut target.members {
         if (member.view, member.mount_id) == (mount.view, mount.id) {

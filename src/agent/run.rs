@@ -6,22 +6,18 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::core::{Core, Event, limits};
 use super::listen;
-use super::servers::News;
 use crate::config::Config;
 use crate::http::HttpState;
 use crate::logging::Logs;
-use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
 use crate::mounts::watch::Watch;
-use crate::mounts::{Kind, View};
 use crate::probe::image::Image;
-use crate::probe::pool::{Class, Outcome, Pool};
-use crate::probe::wire::{Answer, Job};
+use crate::probe::pool::Pool;
 use crate::verdict::judge::DETECTORS;
 
 /// The table is read in full so often even when the kernel reports no change.
@@ -39,21 +35,20 @@ const NEWS_GAP: (Duration, Duration, Duration) =
     (Duration::from_millis(3), Duration::from_millis(200), Duration::from_secs(1));
 const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(15), Duration::from_secs(1));
 
-/// The state directory of the EFS mount helper.
-const EFS_STATE: &str = "/var/run/efs";
-
 /// So long is waited for workers to die, and for the log to write out its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Reading the configuration again may take so long.
+const RELOAD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads the configuration anew.
+pub type Reload = Arc<dyn Fn() -> anyhow::Result<Config> + Send + Sync>;
 
 /// Runs the agent until SIGTERM or SIGINT. SIGHUP re-reads the configuration and keeps the old one if the new is bad.
 ///
 /// # Errors
 /// What keeps the agent from running at all: no memory file for the workers, no signals, no thread.
-pub async fn run(
-    config: Config,
-    mut reload: Box<dyn FnMut() -> anyhow::Result<Config>>,
-    logs: Logs,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
@@ -70,11 +65,12 @@ pub async fn run(
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => agent.reload(&mut reload),
+            _ = hangup.recv() => agent.reload(&reload),
             () = table_change(&mut watch) => agent.core.reread = true,
             Some(event) = agent.core.running.join_next() => match event {
                 Ok(event) => agent.core.take(event),
-                Err(error) => tracing::error!(%error, "a task of the agent failed; the mount it probed is probed again"),
+                // A part that fails is a bug, and what it held is lost: a fresh start is better than a half-blind agent.
+                Err(error) => return Err(error).context("a part of the agent failed"),
             },
             () = sleep_until(wake) => agent.note_delay(wake),
         }
@@ -161,6 +157,9 @@ impl Agent {
         if now >= self.next_full_read || (self.core.reread && now >= self.next_read) {
             self.read_table(now);
         }
+        if let Some(result) = self.core.reloaded.take() {
+            self.reloaded(result);
+        }
         self.core.tick();
         if now >= self.next_publish() {
             self.publish(now);
@@ -172,11 +171,7 @@ impl Agent {
         match Table::read(&self.core.config.proc_root) {
             Ok(table) => {
                 self.say_once(&table);
-                let efs = table.mounts.iter().any(|mount| mount.origin.proxy_port.is_some());
                 self.core.take_table(table);
-                if efs {
-                    self.core.read_efs_state();
-                }
             }
             Err(error) => {
                 self.core.stats.mountinfo_read_errors_total += 1;
@@ -234,10 +229,25 @@ impl Agent {
         self.last_publish + gap
     }
 
-    fn reload(&mut self, reload: &mut dyn FnMut() -> anyhow::Result<Config>) {
+    /// Reads the configuration in a thread: the file may lie on a mount that is dead by now.
+    fn reload(&mut self, reload: &Reload) {
+        let reload = Arc::clone(reload);
+        self.core.running.spawn(async move {
+            let read = tokio::task::spawn_blocking(move || reload());
+            Event::Reloaded(match timeout(RELOAD_LIMIT, read).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(error)) => Err(error).context("reading it failed"),
+                Err(_) => {
+                    Err(anyhow::anyhow!("reading it takes longer than {RELOAD_LIMIT:?}: is its file on a dead mount?"))
+                }
+            })
+        });
+    }
+
+    fn reloaded(&mut self, result: anyhow::Result<Config>) {
         self.core.stats.config_reloads_total += 1;
-        self.core.changed = true;
-        match reload().and_then(|config| Ok((filter(&config)?, config))) {
+        self.core.news = true;
+        match result.and_then(|config| Ok((filter(&config)?, config))) {
             Ok((filter, config)) => self.adopt(config, filter),
             Err(error) => {
                 self.core.stats.config_ok = false;
@@ -344,100 +354,3 @@ fn fit_descriptors(config: &mut Config) -> Option<u64> {
     config.workers_per_owner = config.workers_per_owner.min(possible);
     Some(limit)
 }
-
-impl Core {
-    /// Takes one event in.
-    pub(super) fn take(&mut self, event: Event) {
-        match event {
-            Event::Identified { newcomers, outcome } => self.on_identified(&newcomers, outcome),
-            Event::Probed { id, dev, through, outcome } => self.on_probed(id, dev, through, outcome),
-            Event::Reaped { dev } => {
-                let now = self.now();
-                self.schedule.reaped(dev, now);
-            }
-            Event::Answered { key, answer } => self.on_server(key, answer),
-            Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
-            Event::EfsState { outcome } => self.on_efs_state(outcome),
-        }
-    }
-
-    fn on_server(&mut self, key: super::servers::ServerKey, answer: crate::server::ServerAnswer) {
-        let now = self.now();
-        let (news, silent) = self.servers.answered(key, answer, now);
-        for id in silent {
-            self.judge_again(id);
-            if news == News::Back {
-                self.schedule.rearm(id, now);
-            }
-        }
-    }
-
-    fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
-        use std::os::unix::ffi::OsStrExt;
-        let now = self.now();
-        let rows = match outcome {
-            Outcome::Answered(Answer::Counters(rows)) => Some(rows),
-            Outcome::Answered(Answer::Failed { errno }) => {
-                tracing::debug!(errno, "transport counters cannot be read");
-                None
-            }
-            _ => None,
-        };
-        let fresh = self.transports.counted(view, rows, took, now, self.config.interval);
-        let mut reconnected = Vec::new();
-        let mut received = Vec::new();
-        for target in self.registry.targets.values_mut().filter(|target| target.facts.kind.is_some_and(Kind::is_nfs)) {
-            let (Key::Root { source, .. } | Key::Mount { source, .. }) = &target.key;
-            let members = target.members.iter().filter(|member| member.view == view);
-            let found = members
-                .filter_map(|member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source))
-                .next();
-            let Some(counters) = found else { continue };
-            if let Some((_, before)) = target.transport.replace((now, counters)) {
-                if counters.connects > before.connects {
-                    reconnected.push(target.id);
-                }
-                if counters.recvs > before.recvs {
-                    received.push(target.id);
-                }
-            }
-        }
-        for id in reconnected {
-            self.schedule.hurry(id, now);
-        }
-        // Replies came in for a mount that blocked: its server is back, whatever our own connection says.
-        for id in received {
-            self.schedule.rearm(id, now);
-        }
-        if fresh {
-            for (id, report) in std::mem::take(&mut self.suspected) {
-                self.judge_report(id, report);
-            }
-        }
-    }
-
-    /// The state files of the EFS mount helper say which file system is behind a local proxy.
-    pub(super) fn read_efs_state(&mut self) {
-        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
-        let host = self.table.mounts.iter().any(|mount| mount.view == View::Host);
-        let path =
-            if host { format!("{}/1/root{EFS_STATE}", self.config.proc_root.display()) } else { EFS_STATE.to_owned() };
-        self.running.spawn(async move {
-            let job = Job::EfsState(path.into_bytes());
-            Event::EfsState { outcome: pool.run(job, "efs", Class::Hopeful, deadline, deadline).await }
-        });
-    }
-
-    fn on_efs_state(&mut self, outcome: Outcome) {
-        let Outcome::Answered(Answer::Files(files)) = outcome else { return };
-        use std::os::unix::ffi::OsStringExt;
-        let files = files.into_iter().map(|(name, bytes)| (std::ffi::OsString::from_vec(name), bytes));
-        self.efs = StateFiles::decode(files);
-        for mount in &mut self.table.mounts {
-            self.efs.apply(mount);
-        }
-        self.update_targets();
-    }
-}
-
-use super::target::Key;

@@ -1,13 +1,13 @@
 //! Which servers are asked, and what they said. Only those are asked whose mounts do not answer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::target::Target;
 use crate::probe::schedule::Now;
-use crate::server::{NfsVersion, ServerAnswer};
-use crate::verdict::ServerView;
+use crate::server::{Connect, NfsVersion, ServerAnswer};
+use crate::verdict::{Cause, ServerView};
 
 /// A silent server is asked so often. Its answer ends the back-off of its mounts, so this bounds how late we notice.
 const ASK_EVERY: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ pub(super) struct ServerKey {
 #[derive(Debug)]
 struct Server {
     next: Option<Now>,
-    silent: std::collections::BTreeSet<u64>,
+    silent: BTreeSet<u64>,
     last: Option<(Now, ServerAnswer)>,
     in_flight: bool,
 }
@@ -37,7 +37,8 @@ struct Server {
 #[derive(Debug)]
 pub(super) struct Servers {
     servers: BTreeMap<ServerKey, Server>,
-    refusing: HashMap<String, bool>,
+    /// By target: its server, and whether it refused us last time.
+    refusing: HashMap<u64, (String, bool)>,
     deadline: Duration,
 }
 
@@ -53,6 +54,11 @@ pub(super) enum News {
 impl Servers {
     pub(super) fn new(timeout: Duration) -> Servers {
         Servers { servers: BTreeMap::new(), refusing: HashMap::new(), deadline: timeout.min(LONGEST_ASK) }
+    }
+
+    /// The deadline of probes bounds that of questions.
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.deadline = timeout.min(LONGEST_ASK);
     }
 
     pub(super) fn deadline(&self) -> Duration {
@@ -73,7 +79,7 @@ impl Servers {
         }
         let server = self.servers.entry(key).or_insert_with(|| Server {
             next: Some(now),
-            silent: std::collections::BTreeSet::new(),
+            silent: BTreeSet::new(),
             last: None,
             in_flight: false,
         });
@@ -83,6 +89,7 @@ impl Servers {
     /// Forgets a target that is gone.
     pub(super) fn forget(&mut self, target: &Target) {
         self.watch(target, false, Duration::ZERO);
+        self.refusing.remove(&target.id);
     }
 
     /// The servers to ask now; at most one question per server is in flight.
@@ -122,7 +129,7 @@ impl Servers {
         let (at, answer) = self.servers.get(&key_of(target)?)?.last.as_ref()?;
         (now.saturating_sub(*at) <= FRESH).then(|| ServerView {
             alive: answer.alive(),
-            cause: answer.cause(),
+            cause: if target.origin.proxy_port.is_some() { proxy_cause(answer) } else { answer.cause() },
             words: answer.to_string(),
         })
     }
@@ -133,20 +140,28 @@ impl Servers {
     }
 
     /// Remembers whether a server refused us.
-    pub(super) fn note_refusal(&mut self, server: &str, refused: bool) {
-        self.refusing.insert(server.to_owned(), refused);
+    pub(super) fn note_refusal(&mut self, target: &Target, refused: bool) {
+        self.refusing.insert(target.id, (target.server_label(), refused));
     }
 
     /// More than half of at least two servers refuse us: more likely it is our rights than theirs.
     pub(super) fn many_refuse(&self) -> bool {
-        let refusing = self.refusing.values().filter(|refused| **refused).count();
-        refusing >= 2 && refusing * 2 > self.refusing.len()
+        let servers: HashSet<&str> = self.refusing.values().map(|(server, _)| server.as_str()).collect();
+        let refused = self.refusing.values().filter(|(_, refused)| *refused);
+        let refusing: HashSet<&str> = refused.map(|(server, _)| server.as_str()).collect();
+        refusing.len() >= 2 && refusing.len() * 2 > servers.len()
     }
+}
+
+/// Behind a local proxy only the proxy was asked: nobody listening there is its death, and nothing else proves a cause.
+fn proxy_cause(answer: &ServerAnswer) -> Option<Cause> {
+    (answer.connect == Connect::Refused).then_some(Cause::ProxyDead)
 }
 
 /// The server behind a target, if it can be asked: NFS over TCP at a known address.
 fn key_of(target: &Target) -> Option<ServerKey> {
-    if !target.facts.kind?.is_nfs() {
+    let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
+    if !target.facts.kind?.is_nfs() || !tcp {
         return None;
     }
     let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(2049));

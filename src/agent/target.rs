@@ -13,7 +13,7 @@ use crate::probe::wire::Place;
 use crate::probe::{Identity, Sentinel, StepResult};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::judge::Decision;
-use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Verdict};
+use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Tuning, Verdict};
 
 /// What tells one target from another (DESIGN section 2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -86,7 +86,11 @@ pub(super) struct Target {
     pub(super) blocked_total: Duration,
     pub(super) probes: BTreeMap<&'static str, u64>,
     pub(super) transitions: BTreeMap<State, u64>,
-    pub(super) transport: Option<(Now, TransportCounters)>,
+    pub(super) transport: Option<TransportCounters>,
+    /// When a reconnect of its transport last made it due early.
+    pub(super) hurried: Option<Now>,
+    /// Replies came in between the last two readings of the counters.
+    pub(super) receiving: bool,
     pub(super) decision: Option<Decision>,
     pub(super) judged: bool,
 }
@@ -130,6 +134,8 @@ impl Target {
             probes: BTreeMap::new(),
             transitions: BTreeMap::new(),
             transport: None,
+            hurried: None,
+            receiving: false,
             decision: None,
             judged: false,
         }
@@ -185,8 +191,6 @@ impl Target {
         findings
     }
 }
-
-use crate::verdict::Tuning;
 
 /// How a worker reaches a member: the host's paths through PID 1's root, our own as they are.
 pub(super) fn place(member: &Member, dev: Dev, proc_root: &Path) -> Place {

@@ -1,5 +1,7 @@
 //! `run` and `check-config`.
 
+use std::sync::Arc;
+
 use super::Exit;
 use super::output::{complain, print};
 use super::settings::Settings;
@@ -23,7 +25,7 @@ pub(super) fn run(settings: Settings) -> Exit {
 
 fn start(config: Config, settings: Settings) -> anyhow::Result<()> {
     let logs = Logs::start(config.log_format, &config.log_level, Output::Stdout)?;
-    let reload = Box::new(move || Ok(settings.load()?));
+    let reload = Arc::new(move || Ok(settings.load()?));
     let runtime = runtime()?;
     let result = runtime.block_on(crate::agent::run(config, reload, logs));
     // A name look-up may still sit in a thread of the runtime; it must not delay the end.

@@ -57,7 +57,9 @@ pub enum Ended {
     Answered,
     /// It blocked; the worker was killed.
     Blocked,
-    /// It was not run, or proves nothing: again soon.
+    /// It was killed at its deadline, but that proves nothing about the mount: again soon, once the worker is gone.
+    Unproven,
+    /// It was not run: again soon.
     NotRun,
     /// There is no way to it at present: again in an interval.
     Skipped,
@@ -148,14 +150,10 @@ impl Schedule {
         }
         let Some(lane) = self.lanes.get_mut(&slot.dev) else { return };
         lane.members.retain(|member| *member != id);
-        if lane.blocked == Some(id) {
-            lane.blocked = None;
-        }
-        let wake = lane.members.clone();
+        let opened = lane.blocked.take_if(|blocked| *blocked == id).is_some();
+        let members = lane.members.clone();
         self.drop_idle_lane(slot.dev);
-        for member in wake {
-            self.wake(member, now);
-        }
+        self.wake_siblings(&members, opened, now);
     }
 
     /// Takes what is due. A target given out as [`Due::Probe`] counts as in flight until [`Schedule::ended`].
@@ -183,9 +181,19 @@ impl Schedule {
         if !std::mem::take(&mut slot.young) {
             return;
         }
-        let Some(server) = self.servers.get_mut(&slot.server) else { return };
-        server.young = server.young.saturating_sub(1);
-        if let Some(next) = server.waiting.pop_front() {
+        let name = slot.server.clone();
+        if let Some(server) = self.servers.get_mut(&name) {
+            server.young = server.young.saturating_sub(1);
+        }
+        self.call_next(&name);
+    }
+
+    /// Calls the first that waits for a place at this server, if there is one free.
+    fn call_next(&mut self, server: &str) {
+        let Some(server) = self.servers.get_mut(server) else { return };
+        if server.young < self.pace.per_server
+            && let Some(next) = server.waiting.pop_front()
+        {
             self.put(next, Duration::ZERO);
         }
     }
@@ -202,19 +210,38 @@ impl Schedule {
                 lane.blocked = lane.members.contains(&id).then_some(id);
                 false
             }
-            Ended::Answered => lane.blocked.take().is_some(),
-            Ended::NotRun | Ended::Skipped => false,
+            Ended::Unproven => {
+                lane.unreaped = true;
+                false
+            }
+            // Who cannot be reached cannot say when the lane is open: another member tries.
+            Ended::Answered | Ended::Skipped => lane.blocked.take().is_some(),
+            Ended::NotRun => false,
         };
-        let members = lane.members.clone();
+        let members: Vec<TargetId> = lane.members.iter().copied().filter(|member| *member != id).collect();
         self.drop_idle_lane(dev);
-        for member in members.into_iter().filter(|member| *member != id) {
-            // Siblings learn at once that the lane is blocked (they inherit) or open again (they are probed). After an
-            // ordinary end only those move that were waiting for the lane.
-            if opened || ended == Ended::Blocked || self.slots.get(&member).is_some_and(|slot| slot.next.is_none()) {
-                self.wake(member, now);
+        // Siblings learn at once that the lane is blocked (they inherit) or open again (they are probed).
+        self.wake_siblings(&members, opened || ended == Ended::Blocked, now);
+        self.plan_next(id, ended, now);
+    }
+
+    /// A worker that runs no probe of ours is stuck on this superblock.
+    pub fn occupy(&mut self, dev: Dev) {
+        self.lanes.entry(dev).or_default().unreaped = true;
+    }
+
+    /// A target that answers errors after its own time-out (a soft mount) is dead all the same: it is asked less often.
+    pub fn back_off(&mut self, id: TargetId, now: Now) {
+        self.plan_next(id, Ended::Blocked, now);
+    }
+
+    /// Wakes all, or those that were turned away and wait for the lane.
+    fn wake_siblings(&mut self, members: &[TargetId], all: bool, now: Now) {
+        for member in members {
+            if all || self.slots.get(member).is_some_and(|slot| slot.next.is_none()) {
+                self.wake(*member, now);
             }
         }
-        self.plan_next(id, ended, now);
     }
 
     /// The kernel let the killed worker of this superblock go.
@@ -258,9 +285,14 @@ impl Schedule {
         let lane = self.lanes.entry(slot.dev).or_default();
         if let Some(blocked) = lane.blocked.filter(|blocked| *blocked != id) {
             // Woken again when the lane opens.
+            let server = slot.server.clone();
+            self.call_next(&server);
             return Some(Due::Inherit(id, blocked));
         }
         if lane.in_flight.is_some() || lane.unreaped {
+            // It may have been called because a place at its server became free: the next one takes it.
+            let server = slot.server.clone();
+            self.call_next(&server);
             return None;
         }
         let server = self.servers.entry(slot.server.clone()).or_default();
@@ -292,7 +324,7 @@ impl Schedule {
                 wait.mul_f64(factor)
             }
             Ended::Skipped => pace.interval.mul_f64(factor),
-            Ended::NotRun => (pace.interval / 4).mul_f64(factor),
+            Ended::NotRun | Ended::Unproven => (pace.interval / 4).mul_f64(factor),
         };
         self.put(id, now + wait);
     }

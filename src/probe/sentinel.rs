@@ -26,10 +26,16 @@ fn unsuitable(name: &[u8]) -> bool {
 }
 
 /// Chooses up to `wanted` entries with ONE directory read; directories first, because people replace files more often.
+/// `next` is called before each entry is looked at: each has a deadline of its own.
 ///
 /// # Errors
 /// What opening or reading the directory says; EACCES means that there can be no sentinel.
-pub fn learn(root: BorrowedFd<'_>, dev: Dev, wanted: usize) -> Result<Vec<Sentinel>, Errno> {
+pub fn learn(
+    root: BorrowedFd<'_>,
+    dev: Dev,
+    wanted: usize,
+    next: &dyn Fn() -> Result<(), Errno>,
+) -> Result<Vec<Sentinel>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let directory = rustix::fs::openat(root, ".", flags, Mode::empty())?;
     let mut buffer = Vec::with_capacity(DIRECTORY_BYTES);
@@ -51,6 +57,7 @@ pub fn learn(root: BorrowedFd<'_>, dev: Dev, wanted: usize) -> Result<Vec<Sentin
         if chosen.len() == wanted {
             break;
         }
+        next()?;
         match examine(root, dev, &name) {
             Ok(Some(mark)) => chosen.push(Sentinel { name, mark }),
             // Gone meanwhile, not ours to see, or no sentinel by nature: the next one may do.

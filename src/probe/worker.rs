@@ -165,7 +165,9 @@ impl Worker<'_> {
         }
         if spec.learn > 0 && intact {
             let dev = spec.place.dev;
-            report.learned = self.timed(&mut report, Step::Learn, || sentinel::learn(root.as_fd(), dev, spec.learn))?;
+            let next = || self.enter(Step::Learn);
+            let learn = || sentinel::learn(root.as_fd(), dev, spec.learn, &next);
+            report.learned = self.timed(&mut report, Step::Learn, learn)?;
         }
         Ok(report)
     }
@@ -185,12 +187,13 @@ impl Worker<'_> {
         if spec.sentinels.is_empty() {
             return Ok(true);
         }
-        self.enter(Step::Sentinel)?;
         let start = Instant::now();
         let begin = spec.first % spec.sentinels.len();
         let (before, after) = spec.sentinels.split_at(begin);
         let mut failed = None;
         for known in after.iter().chain(before) {
+            // Each of them has the whole deadline: a slow server is not a dead one.
+            self.enter(Step::Sentinel)?;
             let check = sentinel::check(root, known);
             let fate = check.fate;
             report.sentinels.push(check);

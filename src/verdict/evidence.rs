@@ -1,5 +1,7 @@
 //! What a verdict is made of. All of it is plain data that can be written down and judged again.
 
+use std::os::unix::ffi::OsStrExt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Cause;
@@ -25,6 +27,10 @@ pub struct Facts {
     pub read_only: bool,
     /// A read-write mount of a superblock that is read-only.
     pub writable_on_readonly_superblock: bool,
+    /// The mounted directory was deleted (`//deleted` in the table); never said of NFS, whose roots the server deletes.
+    pub deleted: bool,
+    /// The client itself says ENOTCONN when its servers are away (GlusterFS), so that proves no dead daemon.
+    pub passes_enotconn: bool,
 }
 
 impl Facts {
@@ -44,6 +50,20 @@ impl Facts {
             plain_security: origin.security.as_deref().is_none_or(|flavour| flavour == "sys" || flavour == "null"),
             read_only: superblock_ro || mount_ro,
             writable_on_readonly_superblock: superblock_ro && !mount_ro,
+            deleted: !mount.kind.is_some_and(Kind::is_nfs) && mount.root.as_bytes().ends_with(b"//deleted"),
+            passes_enotconn: mount.fstype == "fuse.glusterfs",
+        }
+    }
+
+    /// The facts of a target with several mounts: one of them that may be written to is enough to miss the space.
+    #[must_use]
+    pub fn joined(self, other: &Facts) -> Facts {
+        Facts {
+            read_only: self.read_only && other.read_only,
+            writable_on_readonly_superblock: self.writable_on_readonly_superblock
+                || other.writable_on_readonly_superblock,
+            deleted: self.deleted && other.deleted,
+            ..self
         }
     }
 

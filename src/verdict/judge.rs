@@ -72,6 +72,8 @@ pub struct Judgement {
     pub memory: Memory,
     /// The sentinels are gone for an ordinary reason: choose new ones.
     pub relearn: bool,
+    /// This look itself found all well.
+    pub good: bool,
 }
 
 /// What one look says by itself, before hysteresis.
@@ -122,7 +124,8 @@ pub fn judge(before: &Memory, evidence: &Evidence, tuning: &Tuning) -> Judgement
     };
     memory.looked_millis = Some(evidence.at_millis);
     let (state, cause) = memory.settle(&look, tuning.agree);
-    let relearn = remember(&mut memory, evidence, &look);
+    let good = matches!(look.state, State::Healthy | State::Slow);
+    let relearn = good && remember(&mut memory, evidence, &look);
     memory.state = state;
     memory.cause = cause;
     let words = if (state, cause) == (look.state, look.cause) {
@@ -133,7 +136,7 @@ pub fn judge(before: &Memory, evidence: &Evidence, tuning: &Tuning) -> Judgement
     memory.evidence.clone_from(&words);
     let inherited = matches!(evidence.observation, super::Observation::Inherited { .. });
     let findings = findings(&memory, evidence.at_millis);
-    Judgement { verdict: Verdict { state, cause, evidence: words, inherited, findings }, memory, relearn }
+    Judgement { verdict: Verdict { state, cause, evidence: words, inherited, findings }, memory, relearn, good }
 }
 
 /// There was no look: the last verdict stands until it is too old, unless the reason itself makes it void.
@@ -153,14 +156,11 @@ fn without_a_look(mut memory: Memory, evidence: &Evidence, tuning: &Tuning, abse
         inherited: false,
         findings: findings(&memory, evidence.at_millis),
     };
-    Judgement { verdict, memory, relearn: false }
+    Judgement { verdict, memory, relearn: false, good: false }
 }
 
-/// Updates what later rounds compare with. True: the sentinels are to be chosen anew.
+/// Updates what later rounds compare a good one with. True: the sentinels are to be chosen anew.
 fn remember(memory: &mut Memory, evidence: &Evidence, look: &Look) -> bool {
-    if !matches!(look.state, State::Healthy | State::Slow) {
-        return false;
-    }
     let super::Observation::Report(report) = &evidence.observation else { return false };
     memory.answered = true;
     if look.replaced == Replaced::Maybe {
@@ -171,7 +171,8 @@ fn remember(memory: &mut Memory, evidence: &Evidence, look: &Look) -> bool {
         good.connects = Some(transport.connects);
     }
     if let Some(space) = report.space {
-        good.totals = Some((space.size, space.files));
+        let moved = good.size.replace(space.size).is_some_and(|before| before != space.size);
+        good.size_moves |= moved && look.replaced == Replaced::No;
     }
     look.replaced != Replaced::No
 }

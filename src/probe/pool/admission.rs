@@ -59,6 +59,7 @@ impl Admission {
             if self.admits(&state, owner, class) {
                 return Some(self.admit(&mut state, owner));
             }
+            state.waiting.retain(|waiting| !waiting.turn.is_closed());
             let (sender, turn) = oneshot::channel();
             state.waiting.push_back(Waiting { owner: owner.to_owned(), class, turn: sender });
             turn

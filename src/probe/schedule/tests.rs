@@ -192,3 +192,76 @@ fn a_longer_pace_leaves_what_is_queued() {
     schedule.set_pace(Pace { interval: at(600), ..PACE }, at(1));
     assert_eq!(schedule.next_wake(), next);
 }
+
+#[test]
+fn a_miss_that_proves_nothing_backs_nobody_off() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.add(2, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::Unproven, at(5));
+    assert_eq!(schedule.backoff(1), None);
+    assert_eq!(schedule.take_due(at(5)), [], "its worker is still in the kernel");
+    schedule.reaped(dev(1), at(6));
+    assert_eq!(schedule.take_due(at(6)), [Due::Probe(2)]);
+}
+
+#[test]
+fn a_blocked_target_that_can_no_longer_be_reached_lets_a_sibling_try() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.add(2, dev(1), "srv", true, at(0));
+    schedule.take_due(at(0));
+    schedule.ended(1, dev(1), Ended::Blocked, at(5));
+    schedule.reaped(dev(1), at(5));
+    assert_eq!(schedule.take_due(at(5)), [Due::Inherit(2, 1)]);
+    let again = schedule.next_wake().unwrap();
+    assert_eq!(schedule.take_due(again), [Due::Probe(1)]);
+    schedule.ended(1, dev(1), Ended::Skipped, again);
+    assert_eq!(schedule.take_due(again), [Due::Probe(2)]);
+}
+
+#[test]
+fn a_target_that_goes_leaves_the_rounds_of_its_siblings_alone() {
+    let mut schedule = schedule();
+    for id in 1..=3 {
+        schedule.add(id, dev(1), "srv", true, at(0));
+    }
+    for id in 1..=3 {
+        assert_eq!(schedule.take_due(at(0)), [Due::Probe(id)]);
+        schedule.ended(id, dev(1), Ended::Answered, at(0));
+    }
+    schedule.remove(2, at(1));
+    assert_eq!(schedule.take_due(at(1)), []);
+}
+
+#[test]
+fn a_place_at_a_server_is_not_lost_on_one_whose_lane_is_taken() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.add(2, dev(2), "srv", true, at(0));
+    for (id, minor) in [(3, 1), (4, 4), (5, 5)] {
+        schedule.add(id, dev(minor), "srv", true, at(0));
+    }
+    assert_eq!(schedule.take_due(at(0)), [Due::Probe(1), Due::Probe(2)]);
+    schedule.ended(2, dev(2), Ended::Answered, at(1));
+    assert_eq!(schedule.take_due(at(1)), [Due::Probe(4)]);
+    schedule.ended(1, dev(1), Ended::Blocked, at(5));
+    assert!(schedule.take_due(at(5)).contains(&Due::Probe(5)));
+}
+
+#[test]
+fn a_soft_mount_that_gives_up_is_asked_less_often_and_at_once_when_its_server_is_back() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    for expected in [15, 30, 60] {
+        let now = schedule.next_wake().unwrap();
+        schedule.take_due(now);
+        schedule.ended(1, dev(1), Ended::Answered, now);
+        schedule.back_off(1, now);
+        if expected == 60 {
+            schedule.rearm(1, now);
+            assert_eq!(schedule.take_due(now), [Due::Probe(1)]);
+        }
+    }
+}

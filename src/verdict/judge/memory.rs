@@ -21,8 +21,10 @@ pub struct Vote {
 pub struct Good {
     /// Connections that the transport had made.
     pub connects: Option<u64>,
-    /// Total size in bytes and number of inodes.
-    pub totals: Option<(u64, u64)>,
+    /// Total size in bytes.
+    pub size: Option<u64>,
+    /// The size changed while the filesystem stayed: it proves nothing here.
+    pub size_moves: bool,
 }
 
 /// What is remembered of a target.

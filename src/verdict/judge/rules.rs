@@ -27,7 +27,11 @@ pub(super) fn look(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Res
         }
         Observation::Blocked(blocked) if tuning.has("blocked") => Ok(hung(evidence, true, words::blocked(blocked))),
         Observation::Blocked(_) => Ok(healthy("a blocked probe (the detector is off)".to_owned(), Replaced::No)),
-        Observation::Inherited { from, cause } => Ok(hard(State::Hung, *cause, words::inherited(from))),
+        Observation::Inherited { from, cause } => {
+            // The server may have been asked since the other one was judged.
+            let known = cause.filter(|cause| *cause != Cause::Unknown);
+            Ok(hard(State::Hung, known.or_else(|| hung_cause(evidence, false)), words::inherited(from)))
+        }
         Observation::Report(report) => from_report(memory, evidence, tuning, report),
     }
 }
@@ -55,6 +59,9 @@ fn from_report(memory: &Memory, evidence: &Evidence, tuning: &Tuning, report: &P
         if let Some(look) = look {
             return Ok(look);
         }
+    }
+    if evidence.facts.deleted {
+        return Ok(hard(State::Lost, Some(Cause::Unknown), words::deleted_here()));
     }
     // A directory that was deleted on the server still answers, with no links left (measured on v3, first seconds).
     if tuning.has("deleted_root") && evidence.facts.is_nfs() && report.root.is_some_and(|root| root.nlink == 0) {
@@ -88,8 +95,9 @@ fn open_error(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: 
     match errno {
         // The path is gone, or somebody put a symlink there: the table is read again.
         libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV => Err(absent(&NotRun::TableChanged)),
-        // RESOLVE_CACHED: going on would have meant asking the mount that the path leads through.
-        libc::EAGAIN => Err(absent(&NotRun::NotCached)),
+        // RESOLVE_CACHED: going on would have meant asking the mount that the path leads through. Kernels before 5.12 do
+        // not know the flag and say EINVAL.
+        libc::EAGAIN | libc::EINVAL => Err(absent(&NotRun::NotCached)),
         // Directories on the way, not the mount, refuse us.
         libc::EACCES | libc::EPERM => Ok(Some(hard(State::Unknown, Some(Cause::Permission), words::no_way(&said)))),
         _ => Ok(no_answer(evidence, tuning, failed, errno).or_else(|| match errno {
@@ -139,6 +147,11 @@ fn root_error(
         }
         // Without allow_other FUSE refuses everybody but its owner, root included (measured).
         libc::EACCES | libc::EPERM => Some(hard(State::Unknown, Some(Cause::Permission), words::not_ours(&said))),
+        // Kerberos without a valid ticket: our rights, not the mount's health.
+        libc::EKEYEXPIRED | libc::ENOKEY | libc::EKEYREVOKED | libc::EKEYREJECTED => {
+            Some(hard(State::Unknown, Some(Cause::Permission), words::no_key(&said)))
+        }
+        libc::ENOTCONN if facts.passes_enotconn => Some(hung(evidence, false, said)),
         libc::ENOTCONN | libc::ECONNABORTED if facts.kind == Some(Kind::Fuse) && tuning.has("fuse") => {
             Some(hard(State::Lost, Some(Cause::DaemonDead), said))
         }
@@ -182,7 +195,7 @@ fn no_answer(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i
         libc::ESTALE => !matches!(failed.step, Step::StatxRoot),
         _ => false,
     };
-    let waited = facts.soft_budget_millis.is_some_and(|budget| failed.micros / 1000 >= budget / 2);
+    let waited = gave_up_after(evidence).is_some_and(|limit| failed.micros >= limit);
     let silent = evidence.server.as_ref().is_some_and(|server| !server.alive);
     let soft = facts.is_nfs() && facts.soft_budget_millis.is_some();
     (soft && timed_out && (waited || silent) && tuning.has("soft_timeout"))
@@ -194,7 +207,7 @@ fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -
         return None;
     }
     let cause = match errno {
-        libc::EIO if evidence.server.as_ref().is_none_or(|server| server.alive) => Cause::IoError,
+        libc::EIO if evidence.server.as_ref().is_some_and(|server| server.alive) => Cause::IoError,
         libc::EREMOTEIO => Cause::IoError,
         libc::ENODEV | libc::ENXIO => Cause::DeviceLost,
         _ => Cause::Unknown,
@@ -203,17 +216,26 @@ fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -
     Some(soft(State::Error, Some(cause), said))
 }
 
-/// softerr answers "ok" from cache after the timeout (it implies softreval): an ok slower than the budget is none.
+/// A soft mount that answers nothing gives up after its budget, in microseconds; a little less is allowed for its timers.
+fn gave_up_after(evidence: &Evidence) -> Option<u64> {
+    evidence.facts.soft_budget_millis.map(|budget| budget * 900).filter(|limit| *limit > 0)
+}
+
+/// softerr answers "ok" from cache after the timeout (it implies softreval): an ok slower than the budget is none. Only
+/// single requests count: reading a directory entry by entry may take long without any of them being late.
 fn late(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
-    let budget = evidence.facts.soft_budget_millis.filter(|_| evidence.facts.mode == Some(Mode::Softerr))?;
-    let step = report.steps.iter().find(|step| step.micros / 1000 >= budget / 2 && budget > 0)?;
-    tuning.has("late_answer").then(|| hung(evidence, false, words::late(step)))
+    let limit = gave_up_after(evidence).filter(|_| evidence.facts.mode == Some(Mode::Softerr))?;
+    let single = |step: &&StepResult| matches!(step.step, Step::StatxRoot | Step::Statfs);
+    let sentinel = report.sentinels.iter().find(|check| check.micros >= limit);
+    let sentinel = sentinel.map(|check| StepResult { step: Step::Sentinel, errno: check.errno, micros: check.micros });
+    let step = report.steps.iter().filter(single).find(|step| step.micros >= limit).cloned().or(sentinel)?;
+    tuning.has("late_answer").then(|| hung(evidence, false, words::late(&step)))
 }
 
 /// A lookup that a soft mount gave up comes out as ESTALE, late: that is no word about the entry.
 fn late_sentinel(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
-    let budget = evidence.facts.soft_budget_millis?;
-    let gave_up = |check: &SentinelCheck| check.errno == Some(libc::ESTALE) && check.micros / 1000 >= budget / 2;
+    let limit = gave_up_after(evidence)?;
+    let gave_up = |check: &SentinelCheck| check.errno == Some(libc::ESTALE) && check.micros >= limit;
     let late = report.sentinels.iter().find(|check| gave_up(check))?;
     let step = StepResult { step: Step::Sentinel, errno: late.errno, micros: late.micros };
     let said = words::gave_up(&words::failed(&step, libc::ESTALE));
@@ -228,7 +250,8 @@ enum Sentinels {
 }
 
 /// Another filesystem behind the same handle: every known entry is gone or another one, the transport reconnected since
-/// the last good round, and the totals differ. Less proves nothing: people delete files, and servers restart.
+/// the last good round, and the size differs where it never did before (on ZFS it moves with use). Less proves nothing:
+/// people delete files, and servers restart.
 fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Sentinels {
     let telling = |fate| matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
     if report.sentinels.is_empty() || !report.sentinels.iter().all(|check| telling(check.fate)) {
@@ -244,8 +267,8 @@ fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Senti
     if !reconnected {
         return Sentinels::Gone;
     }
-    let totals = report.space.map(|space| (space.size, space.files));
-    match (good.and_then(|good| good.totals), totals) {
+    let size = report.space.map(|space| space.size);
+    match (good.filter(|good| !good.size_moves).and_then(|good| good.size), size) {
         (Some(before), Some(now)) if before != now => {
             Sentinels::Replaced(words::replaced(report.sentinels.len(), before, now))
         }

@@ -20,6 +20,8 @@ fn nfs(mode: Mode) -> Facts {
         plain_security: true,
         read_only: false,
         writable_on_readonly_superblock: false,
+        deleted: false,
+        passes_enotconn: false,
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn not_run(reason: &NotRun) -> String {
         NotRun::WorkerNotStarted(why) => format!("no probe worker could be started: {why}"),
         NotRun::WorkerCap => "no probe worker was free: too many are blocked on dead mounts".to_owned(),
         NotRun::ThroughDeadMount(path) => format!("its path leads through {path}, which does not answer"),
-        NotRun::NotCached => "its path leads through another network mount, which would have to be asked".to_owned(),
+        NotRun::NotCached => "its path leads through another network mount and is not in the cache: walking it would mean to ask that one".to_owned(),
         NotRun::Hidden => "another mount lies on top of it: no path leads there".to_owned(),
         NotRun::TableChanged => "the mount table changed during the probe".to_owned(),
     }
@@ -110,6 +110,14 @@ pub(super) fn no_way(said: &str) -> String {
     format!("{said}: a directory on the way refuses us")
 }
 
+pub(super) fn no_key(said: &str) -> String {
+    format!("{said}: there is no valid Kerberos ticket for this probe")
+}
+
+pub(super) fn deleted_here() -> String {
+    "the mounted directory was deleted".to_owned()
+}
+
 pub(super) fn deleted() -> String {
     "the root has no links left: the directory was deleted on the server".to_owned()
 }
@@ -118,12 +126,9 @@ pub(super) fn forced() -> String {
     "the call was aborted (errno 512): somebody forced an unmount of this superblock".to_owned()
 }
 
-pub(super) fn replaced(count: usize, before: (u64, u64), now: (u64, u64)) -> String {
+pub(super) fn replaced(count: usize, before: u64, now: u64) -> String {
     let entries = if count == 1 { "the known entry is".to_owned() } else { format!("all {count} known entries are") };
-    format!(
-        "{entries} gone since the client reconnected, and the size went from {} to {} bytes ({} to {} inodes)",
-        before.0, now.0, before.1, now.1
-    )
+    format!("{entries} gone since the client reconnected, and the size went from {before} to {now} bytes")
 }
 
 pub(super) fn slow(step: &StepResult) -> String {

@@ -1,0 +1,126 @@
+//! What came back from outside the probes: servers, transport counters, state files.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+use super::core::{Core, Event};
+use super::servers::{News, ServerKey};
+use super::target::Key;
+use crate::mounts::efs::StateFiles;
+use crate::mounts::{Kind, View};
+use crate::probe::pool::{Class, Outcome};
+use crate::probe::schedule::TargetId;
+use crate::probe::wire::{Answer, Job};
+use crate::server::ServerAnswer;
+
+/// The state directory of the EFS mount helper.
+const EFS_STATE: &str = "/var/run/efs";
+
+impl Core {
+    /// Takes one event in.
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Identified { newcomers, outcome } => self.on_identified(&newcomers, outcome),
+            Event::Probed { id, dev, way, outcome } => self.on_probed(id, dev, way, outcome),
+            Event::Reaped { dev } => {
+                let now = self.now();
+                self.schedule.reaped(dev, now);
+            }
+            Event::Answered { key, answer } => self.on_server(key, answer),
+            Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
+            Event::EfsState { outcome } => self.on_efs_state(outcome),
+            Event::Reloaded(result) => self.reloaded = Some(result),
+        }
+    }
+
+    fn on_server(&mut self, key: ServerKey, answer: ServerAnswer) {
+        let now = self.now();
+        let (news, silent) = self.servers.answered(key, answer, now);
+        for id in silent {
+            self.judge_again(id);
+            if news == News::Back {
+                self.schedule.rearm(id, now);
+            }
+        }
+    }
+
+    fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
+        let now = self.now();
+        let rows = match outcome {
+            Outcome::Answered(Answer::Counters(rows)) => Some(rows),
+            Outcome::Answered(Answer::Failed { errno }) => {
+                tracing::debug!(errno, "transport counters cannot be read");
+                None
+            }
+            _ => None,
+        };
+        let fresh = self.transports.counted(view, rows, took, now, self.config.interval);
+        let mut reconnected = Vec::new();
+        let mut received = Vec::new();
+        for target in self.registry.targets.values_mut().filter(|target| target.facts.kind.is_some_and(Kind::is_nfs)) {
+            let (Key::Root { source, .. } | Key::Mount { source, .. }) = &target.key;
+            let members = target.members.iter().filter(|member| member.view == view);
+            let found = members
+                .filter_map(|member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source))
+                .next();
+            if !target.members.iter().any(|member| member.view == view) {
+                continue;
+            }
+            let Some(counters) = found else {
+                // Old counters would say "not reconnected"; none say nothing.
+                target.transport = None;
+                continue;
+            };
+            let before = target.transport.replace(counters);
+            let rested = target.hurried.is_none_or(|at| now.saturating_sub(at) >= self.config.interval);
+            if rested && before.is_some_and(|before| counters.connects > before.connects) {
+                // At most once per interval: while a server refuses, the client tries and tries again.
+                target.hurried = Some(now);
+                reconnected.push(target.id);
+            }
+            // Replies that begin to come in again: its server is back, whatever our own connection says. Replies that keep
+            // coming are those of other mounts of the same transport.
+            let receiving = before.is_some_and(|before| counters.recvs > before.recvs);
+            if receiving && !std::mem::replace(&mut target.receiving, receiving) {
+                received.push(target.id);
+            }
+            target.receiving = receiving;
+        }
+        for id in reconnected {
+            self.schedule.hurry(id, now);
+        }
+        for id in received {
+            self.schedule.rearm(id, now);
+        }
+        if !fresh {
+            return;
+        }
+        let waiting: Vec<TargetId> =
+            self.suspected.iter().filter(|(_, (of, _))| *of == view).map(|(id, _)| *id).collect();
+        for id in waiting {
+            if let Some((_, report)) = self.suspected.remove(&id) {
+                self.judge_report(id, report);
+            }
+        }
+    }
+
+    /// The state files of the EFS mount helper say which file system is behind a local proxy.
+    pub(super) fn read_efs_state(&mut self, host: bool) {
+        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
+        let path =
+            if host { format!("{}/1/root{EFS_STATE}", self.config.proc_root.display()) } else { EFS_STATE.to_owned() };
+        self.running.spawn(async move {
+            let job = Job::EfsState(path.into_bytes());
+            Event::EfsState { outcome: pool.run(job, "efs", Class::Hopeful, deadline, deadline).await }
+        });
+    }
+
+    fn on_efs_state(&mut self, outcome: Outcome) {
+        if let Outcome::Answered(Answer::Files(files)) = outcome {
+            let files = files.into_iter().map(|(name, bytes)| (OsString::from_vec(name), bytes));
+            self.efs = StateFiles::decode(files);
+        }
+        self.take_pending();
+    }
+}
