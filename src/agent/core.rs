@@ -399,14 +399,14 @@ impl Core {
     }
 
     fn on_missed(&mut self, id: TargetId, dev: Dev, through: bool, blocked: Blocked, now: Now) {
-        self.schedule.ended(id, dev, Ended::Blocked, now);
-        if let Some(target) = self.registry.targets.get_mut(&id) {
+        let proven = blocked.is_evidence();
+        self.schedule.ended(id, dev, if proven { Ended::Blocked } else { Ended::Unproven }, now);
+        if !proven {
+            self.stats.overloads_total += 1;
+        } else if let Some(target) = self.registry.targets.get_mut(&id) {
             let waited = Duration::from_millis(blocked.millis);
             target.blocked_total += waited;
             target.blocked_since.get_or_insert(now.saturating_sub(waited));
-        }
-        if !blocked.is_evidence() {
-            self.stats.overloads_total += 1;
         }
         if through && blocked.step == Some(Step::Open) {
             // It was the mount on the way that did not let us through.

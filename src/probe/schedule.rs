@@ -57,6 +57,8 @@ pub enum Ended {
     Answered,
     /// It blocked; the worker was killed.
     Blocked,
+    /// It missed its deadline and the worker was killed, but that proves nothing: again soon.
+    Unproven,
     /// It was not run, or proves nothing: again soon.
     NotRun,
     /// There is no way to it at present: again in an interval.
@@ -190,8 +192,8 @@ impl Schedule {
         }
     }
 
-    /// A probe ended. `dev` is the superblock it ran on (the target may be gone). With [`Ended::Blocked`] the lane stays
-    /// taken until [`Schedule::reaped`].
+    /// A probe ended. `dev` is the superblock it ran on (the target may be gone). With [`Ended::Blocked`] and
+    /// [`Ended::Unproven`] the lane stays taken until [`Schedule::reaped`].
     pub fn ended(&mut self, id: TargetId, dev: Dev, ended: Ended, now: Now) {
         self.grow_up(id);
         let lane = self.lanes.entry(dev).or_default();
@@ -200,6 +202,10 @@ impl Schedule {
             Ended::Blocked => {
                 lane.unreaped = true;
                 lane.blocked = lane.members.contains(&id).then_some(id);
+                false
+            }
+            Ended::Unproven => {
+                lane.unreaped = true;
                 false
             }
             Ended::Answered => lane.blocked.take().is_some(),
@@ -292,6 +298,8 @@ impl Schedule {
                 wait.mul_f64(factor)
             }
             Ended::Skipped => pace.interval.mul_f64(factor),
+            // A target that blocks keeps its back-off: what proves nothing does not end it either.
+            Ended::Unproven => slot.backoff.unwrap_or(pace.interval / 4).mul_f64(factor),
             Ended::NotRun => (pace.interval / 4).mul_f64(factor),
         };
         self.put(id, now + wait);

@@ -192,3 +192,17 @@ fn a_longer_pace_leaves_what_is_queued() {
     schedule.set_pace(Pace { interval: at(600), ..PACE }, at(1));
     assert_eq!(schedule.next_wake(), next);
 }
+
+#[test]
+fn a_missed_deadline_that_proves_nothing_is_no_back_off_but_waits_for_its_worker() {
+    let mut schedule = schedule();
+    schedule.add(1, dev(1), "srv", true, at(0));
+    schedule.add(2, dev(1), "srv", true, at(0));
+    assert_eq!(schedule.take_due(at(0)), [Due::Probe(1)]);
+    schedule.ended(1, dev(1), Ended::Unproven, at(5));
+    assert_eq!(schedule.backoff(1), None);
+    assert!(schedule.take_due(at(10)).is_empty(), "the killed worker is still there");
+    schedule.reaped(dev(1), at(10));
+    let due = schedule.take_due(at(10));
+    assert!(matches!(due[..], [Due::Probe(_)]), "one of them, and nobody inherits: {due:?}");
+}
