@@ -228,10 +228,8 @@ fn table(count: usize, network: usize, garbage: usize) -> Vec<u8> {
     let mut table = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n".to_vec();
     for number in 0..count {
         let line = if number < network {
-            format!(
-                "{} 1 0:{number} / /nowhere/nfs-{number} rw - nfs4 127.0.0.1:/{number} rw,vers=4.1,hard\n",
-                number + 2
-            )
+            let server = format!("127.0.{}.{}", number / 200, number % 200 + 1);
+            format!("{} 1 0:{number} / /nowhere/{number} rw - nfs4 {server}:/ rw,vers=4.1,hard\n", number + 2)
         } else {
             format!(
                 "{} 1 0:{number} / /nowhere/run-{number} rw shared:{number} - tmpfs tmpfs rw,size=64k\n",
@@ -332,8 +330,8 @@ fn an_output_that_nobody_reads_costs_only_the_lines() {
     let (reader, writer) = std::io::pipe().unwrap();
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     // Each of these mounts is worth a line, and all at once are more than may wait.
-    let proc_root = fake_proc(&sandbox, &table(6_000, 6_000, 0));
-    let flags = ["--config", &config(sandbox.path()), "--proc-root", &proc_root, "--log-level", "trace"];
+    let proc_root = fake_proc(&sandbox, &table(5_000, 5_000, 0));
+    let flags = ["--interval", "60s", "--proc-root", &proc_root, "--log-level", "trace"];
     let mut agent = Launch::new(&flags).log_to(writer).start();
     eventually("the loss is counted", PATIENCE, || (agent.metric("mountwarden_log_dropped_total") > 0.0).then_some(()));
     assert_eq!(agent.get("/healthz").unwrap().status, 200);

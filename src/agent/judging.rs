@@ -89,6 +89,14 @@ impl Core {
         self.changed = true;
     }
 
+    /// A target was judged for the first time, or its state changed: what its paths lead to is looked at now.
+    fn hurry_behind(&mut self, id: TargetId) {
+        let now = self.now();
+        for other in self.registry.behind(id) {
+            self.schedule.hurry(other, now);
+        }
+    }
+
     /// Asks the server of a target that does not answer, again and again until it does.
     fn watch_server(&mut self, id: TargetId, silent: bool) {
         let now = self.now();

@@ -59,6 +59,11 @@ impl Servers {
         self.deadline
     }
 
+    /// The configured deadline of a probe changed.
+    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+        self.deadline = timeout.min(LONGEST_ASK);
+    }
+
     /// A target of this server is silent, or answers again.
     pub(super) fn watch(&mut self, target: &Target, silent: bool, now: Now) {
         let Some(key) = key_of(target) else { return };
