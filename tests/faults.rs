@@ -330,10 +330,13 @@ fn an_output_that_nobody_reads_costs_only_the_lines() {
     let (reader, writer) = std::io::pipe().unwrap();
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     // Each of these mounts is worth a line, and all at once are more than may wait.
-    let proc_root = fake_proc(&sandbox, &table(5_000, 5_000, 0));
-    let flags = ["--interval", "60s", "--proc-root", &proc_root, "--log-level", "trace"];
-    let mut agent = Launch::new(&flags).log_to(writer).start();
-    eventually("the loss is counted", PATIENCE, || (agent.metric("mountwarden_log_dropped_total") > 0.0).then_some(()));
+    let proc_root = fake_proc(&sandbox, &table(4_300, 4_300, 0));
+    let flags = ["--config", &config(sandbox.path()), "--proc-root", &proc_root, "--log-level", "trace"];
+    let mut agent = Launch::new(&flags).log_to(writer).spawn();
+    let published = || agent.get("/metrics").is_ok_and(|response| response.status == 200);
+    eventually("the loss is counted", PATIENCE * 2, || {
+        (published() && agent.metric("mountwarden_log_dropped_total") > 0.0).then_some(())
+    });
     assert_eq!(agent.get("/healthz").unwrap().status, 200);
     let (status, took) = agent.terminate();
     assert_eq!(status.code(), Some(0));
