@@ -146,7 +146,7 @@ fn a_suspended_agent_wakes_up_without_an_alarm() {
     }
     // Within the deadline, and below what counts as slow, so that a probe is under way much of the time.
     slow_fs.order("slow 200 getattr");
-    for (all, in_flight) in [(false, false), (false, true), (true, false), (true, true)] {
+    for (all, in_flight) in [(false, false), (false, true), (true, true)] {
         if in_flight {
             eventually("a probe is under way", PATIENCE, || {
                 workers(&agent).iter().any(|pid| in_request(*pid)).then_some(())

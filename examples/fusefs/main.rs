@@ -58,6 +58,9 @@ struct Options {
     /// Let others than the owner in (root is such another one)
     #[arg(long)]
     allow_other: bool,
+    /// Seconds for which the kernel may keep names and attributes
+    #[arg(long, default_value_t = 0)]
+    cache: u64,
     /// Owner of the mount
     #[arg(long, default_value_t = 0)]
     user_id: u32,
@@ -136,7 +139,7 @@ impl Mounts {
             .with_context(|| format!("cannot mount {} of type {}", dir.display(), options.fstype))?;
         self.dirs.push(dir.to_owned());
 
-        let filesystem = Arc::new(Filesystem::new(device, options.entries, owner));
+        let filesystem = Arc::new(Filesystem::new(device, options.entries, owner, options.cache));
         filesystem.greet().with_context(|| format!("the kernel does not greet {}", dir.display()))?;
         self.filesystems.push(Arc::clone(&filesystem));
         thread::Builder::new().name(source.to_owned()).spawn(move || filesystem.serve())?;

@@ -17,6 +17,8 @@ pub(crate) struct Filesystem {
     device: File,
     entries: u64,
     owner: u32,
+    /// Seconds for which the kernel may keep names and attributes.
+    valid: u64,
     state: Mutex<State>,
 }
 
@@ -27,9 +29,9 @@ struct State {
 }
 
 impl Filesystem {
-    pub(crate) fn new(device: File, entries: u64, owner: u32) -> Self {
+    pub(crate) fn new(device: File, entries: u64, owner: u32, valid: u64) -> Self {
         let state = State { behaviour: Behaviour::HEALTHY, held: Vec::new() };
-        Filesystem { device, entries, owner, state: Mutex::new(state) }
+        Filesystem { device, entries, owner, valid, state: Mutex::new(state) }
     }
 
     /// Changes the behaviour and lets everything that was held back meet the new one.
@@ -127,11 +129,13 @@ impl Filesystem {
 
     fn answer(&self, request: &Request) -> Result<Body, Errno> {
         match request.opcode {
-            opcode::GETATTR => self.attr(request.node).map(Body::attr_out).ok_or(Errno::ENOENT),
+            opcode::GETATTR => {
+                self.attr(request.node).map(|attr| Body::attr_out(attr, self.valid)).ok_or(Errno::ENOENT)
+            }
             opcode::LOOKUP => {
                 let found = (request.node == ROOT).then(|| self.children().find(|(_, name)| name == request.name()));
                 let (attr, _) = found.flatten().ok_or(Errno::ENOENT)?;
-                Ok(Body::entry_out(attr))
+                Ok(Body::entry_out(attr, self.valid))
             }
             opcode::OPEN | opcode::OPENDIR => Ok(Body::open_out()),
             opcode::READDIR => Ok(self.list(request)),

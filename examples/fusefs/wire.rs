@@ -105,15 +105,15 @@ impl Body {
             .words(&[0; 6])
     }
 
-    /// `struct fuse_attr_out`, valid for no time, so that the kernel asks again every time.
-    pub(crate) fn attr_out(attr: Attr) -> Self {
-        Body::default().longs(&[0]).words(&[0, 0]).attr(attr)
+    /// `struct fuse_attr_out`, valid for so many seconds: with none the kernel asks again every time.
+    pub(crate) fn attr_out(attr: Attr, valid: u64) -> Self {
+        Body::default().longs(&[valid]).words(&[0, 0]).attr(attr)
     }
 
-    /// `struct fuse_entry_out`, valid for no time.
-    pub(crate) fn entry_out(attr: Attr) -> Self {
+    /// `struct fuse_entry_out`, name and attributes valid for so many seconds.
+    pub(crate) fn entry_out(attr: Attr, valid: u64) -> Self {
         let generation = 0;
-        Body::default().longs(&[attr.node, generation, 0, 0]).words(&[0, 0]).attr(attr)
+        Body::default().longs(&[attr.node, generation, valid, valid]).words(&[0, 0]).attr(attr)
     }
 
     /// `struct fuse_open_out`: handles are not used.

@@ -406,18 +406,6 @@ impl Core {
         Err(NoWay::For(blocked_by.map_or(NotRun::Hidden, NotRun::ThroughDeadMount)))
     }
 
-    /// A target was judged for the first time, or its state changed: what its paths lead to is looked at now.
-    pub(super) fn hurry_behind(&mut self, id: TargetId) {
-        let Some(target) = self.registry.targets.get(&id) else { return };
-        let own: BTreeSet<u64> = target.members.iter().map(|member| member.mount_id).collect();
-        let now = self.now();
-        for other in self.registry.targets.values() {
-            if other.members.iter().any(|member| member.through.is_some_and(|mount_id| own.contains(&mount_id))) {
-                self.schedule.hurry(other.id, now);
-            }
-        }
-    }
-
     /// A probe ended.
     pub(super) fn on_probed(&mut self, id: TargetId, dev: Dev, way: Way, outcome: Outcome) {
         let now = self.now();

@@ -12,10 +12,8 @@ use crate::verdict::{Cause, Evidence, NotRun, Observation, Severity, State, judg
 
 impl Core {
     pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
-        let refused = report.step(Step::StatxRoot).and_then(|step| step.errno);
         if let Some(target) = self.registry.targets.get(&id).filter(|target| target.takes_sentinels()) {
-            let refused = matches!(refused, Some(libc::EACCES | libc::EPERM));
-            self.servers.note_refusal(target, refused);
+            self.servers.note_refusal(target, refused_root(&report));
         }
         self.judge_target(id, Observation::Report(report), true);
         let silent = self.registry.targets.get(&id).is_some_and(|target| target.memory.state == State::Hung);
@@ -71,7 +69,7 @@ impl Core {
             facts: target.facts.clone(),
             server: self.servers.view(target, now),
             transport: target.transport,
-            many_refuse: self.servers.many_refuse(),
+            many_refuse: refused(&observation) && self.servers.many_refuse(),
             canary: None,
             observation,
         };
@@ -101,6 +99,14 @@ impl Core {
         self.changed = true;
     }
 
+    /// A target was judged for the first time, or its state changed: what its paths lead to is looked at now.
+    fn hurry_behind(&mut self, id: TargetId) {
+        let now = self.now();
+        for other in self.registry.behind(id) {
+            self.schedule.hurry(other, now);
+        }
+    }
+
     /// Asks the server of a target that does not answer, again and again until it does.
     fn watch_server(&mut self, id: TargetId, silent: bool) {
         let now = self.now();
@@ -108,6 +114,15 @@ impl Core {
             self.servers.watch(target, silent, now);
         }
     }
+}
+
+/// The server, or our own rights, refused even the root.
+fn refused_root(report: &ProbeReport) -> bool {
+    matches!(report.step(Step::StatxRoot).and_then(|step| step.errno), Some(libc::EACCES | libc::EPERM))
+}
+
+fn refused(observation: &Observation) -> bool {
+    matches!(observation, Observation::Report(report) if refused_root(report))
 }
 
 /// The `result` label of `mountwarden_probes_total`.

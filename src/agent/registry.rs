@@ -42,6 +42,8 @@ pub(super) struct Registry {
     by_mount_id: HashMap<u64, TargetId>,
     labels: HashSet<Labels>,
     identifying: HashSet<MountKey>,
+    /// Mount ids of network mounts that others are reached through.
+    ways: HashSet<u64>,
     next_id: TargetId,
 }
 
@@ -68,6 +70,7 @@ impl Registry {
         let removed = gone.iter().filter_map(|key| self.forget(key)).collect();
         self.identifying.retain(|key| present.contains(key));
         let mut renewed = HashSet::new();
+        self.ways = watched.iter().filter_map(|watched| watched.through).collect();
         for watched in watched {
             let id = self.by_mount.get(&MountKey::of(watched.mount));
             if let Some(target) = id.and_then(|id| self.targets.get_mut(id)) {
@@ -131,6 +134,17 @@ impl Registry {
     /// The target whose member has this mount id.
     pub(super) fn by_mount_id(&self, mount_id: u64) -> Option<&Target> {
         self.targets.get(self.by_mount_id.get(&mount_id)?)
+    }
+
+    /// Targets that are reached through a mount of this one.
+    pub(super) fn behind(&self, id: TargetId) -> Vec<TargetId> {
+        let members = self.targets.get(&id).into_iter().flat_map(|target| &target.members);
+        let ways: HashSet<u64> = members.map(|member| member.mount_id).filter(|id| self.ways.contains(id)).collect();
+        if ways.is_empty() {
+            return Vec::new();
+        }
+        let leads = |member: &Member| member.through.is_some_and(|mount_id| ways.contains(&mount_id));
+        self.targets.values().filter(|target| target.members.iter().any(leads)).map(|target| target.id).collect()
     }
 
     /// The mount with this id is being identified.

@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 /// The command line of `check`.
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// Paths to check: the mounts that hold them. Without any: all network mounts.
+    /// Paths to check: the mounts that hold them, and those on the way. Without any: all.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     #[command(flatten)]

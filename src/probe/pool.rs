@@ -114,10 +114,7 @@ impl Pool {
             self.state().counts.cap_hits += 1;
             return Outcome::NoRoom;
         };
-        self.state().counts.busy += 1;
-        let outcome = self.run_admitted(job, permit, deadline).await;
-        self.state().counts.busy -= 1;
-        outcome
+        self.run_admitted(job, permit, deadline).await
     }
 
     /// Counters for metrics.
@@ -200,12 +197,15 @@ impl Pool {
         }
     }
 
-    /// A warm worker, or a new one (`true`).
+    /// A warm worker, or a new one (`true`). It counts as busy until it is given back, discarded or abandoned.
     fn take(&self) -> io::Result<(Process, bool)> {
-        if let Some(process) = self.state().idle.pop() {
-            return Ok((process, false));
-        }
-        self.start().map(|process| (process, true))
+        let warm = self.state().idle.pop();
+        let taken = match warm {
+            Some(process) => (process, false),
+            None => (self.start()?, true),
+        };
+        self.state().counts.busy += 1;
+        Ok(taken)
     }
 
     fn start(&self) -> io::Result<Process> {
@@ -216,8 +216,11 @@ impl Pool {
 
     fn give_back(&self, process: Process) {
         let mut state = self.state();
+        state.counts.busy -= 1;
         if state.idle.len() < self.shared.limits.warm {
             state.idle.push(process);
+            drop(state);
+            self.keep_warm();
             return;
         }
         drop(state);
@@ -226,8 +229,10 @@ impl Pool {
     }
 
     fn discard(&self, process: Process, lost: bool) {
-        if lost {
-            self.state().counts.lost += 1;
+        {
+            let mut state = self.state();
+            state.counts.busy -= 1;
+            state.counts.lost += u64::from(lost);
         }
         // The task that reaps it runs by itself.
         drop(process.kill_and_reap(None));
@@ -239,6 +244,7 @@ impl Pool {
         let (sender, gone) = oneshot::channel();
         {
             let mut state = self.state();
+            state.counts.busy -= 1;
             state.counts.killed += 1;
             state.counts.stuck += 1;
         }
@@ -274,7 +280,7 @@ impl Pool {
         }
     }
 
-    /// Where one worker was killed by somebody, idle ones may have been too: they would stay zombies that count as ready.
+    /// Idle workers that somebody killed would stay zombies that count as ready. Asking costs a waitid(2) for each.
     fn bury(&self) {
         let mut state = self.state();
         let before = state.idle.len();

@@ -198,8 +198,8 @@ impl Schedule {
         }
     }
 
-    /// A probe ended. `dev` is the superblock it ran on (the target may be gone). With [`Ended::Blocked`] the lane stays
-    /// taken until [`Schedule::reaped`].
+    /// A probe ended. `dev` is the superblock it ran on (the target may be gone). With [`Ended::Blocked`] and
+    /// [`Ended::Unproven`] the lane stays taken until [`Schedule::reaped`].
     pub fn ended(&mut self, id: TargetId, dev: Dev, ended: Ended, now: Now) {
         self.grow_up(id);
         let lane = self.lanes.entry(dev).or_default();
@@ -324,7 +324,9 @@ impl Schedule {
                 wait.mul_f64(factor)
             }
             Ended::Skipped => pace.interval.mul_f64(factor),
-            Ended::NotRun | Ended::Unproven => (pace.interval / 4).mul_f64(factor),
+            // A target that blocks keeps its back-off: what proves nothing does not end it either.
+            Ended::Unproven => slot.backoff.unwrap_or(pace.interval / 4).mul_f64(factor),
+            Ended::NotRun => (pace.interval / 4).mul_f64(factor),
         };
         self.put(id, now + wait);
     }

@@ -140,3 +140,33 @@ async fn with_all_places_taken_a_job_is_turned_away_and_counted() {
         task.abort();
     }
 }
+
+#[tokio::test]
+async fn each_worker_that_is_killed_is_replaced_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = pool(directory.path(), "say ready; say entering; exec sleep 5");
+    let outcomes = tokio::join!(run(&pool), run(&pool), run(&pool));
+    assert!(matches!(outcomes, (Outcome::Missed { .. }, Outcome::Missed { .. }, Outcome::Missed { .. })));
+    assert_eq!((pool.counts().idle, pool.counts().busy), (LIMITS.warm as u64, 0));
+}
+
+#[tokio::test]
+async fn idle_workers_that_somebody_killed_do_not_count_as_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut pool = pool(directory.path(), "say ready; say entering; say done; read -r line");
+    Arc::get_mut(&mut pool.shared).unwrap().limits.warm = 4;
+    pool.keep_warm();
+    let victims: Vec<i32> = pool.state().idle.iter().map(Process::pid).collect();
+    for pid in &victims {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    // SIGKILL takes a moment.
+    let dead = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ");
+    while !victims.iter().all(dead) {
+        tokio::task::yield_now().await;
+    }
+    let (outcome, counts) = (run(&pool).await, pool.counts());
+    assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    assert_eq!((counts.idle, counts.busy, counts.lost), (4, 0, 4));
+    assert!(pool.state().idle.iter().all(|process| !victims.contains(&process.pid())));
+}

@@ -207,6 +207,8 @@ fn other_error(evidence: &Evidence, tuning: &Tuning, errno: i32, said: String) -
         return None;
     }
     let cause = match errno {
+        // NFS: only a server that was asked and lives is proven not to be the reason.
+        libc::EIO if !evidence.facts.is_nfs() => Cause::IoError,
         libc::EIO if evidence.server.as_ref().is_some_and(|server| server.alive) => Cause::IoError,
         libc::EREMOTEIO => Cause::IoError,
         libc::ENODEV | libc::ENXIO => Cause::DeviceLost,
