@@ -16,6 +16,7 @@ mod kernel;
 mod machine;
 mod matrix;
 mod report;
+mod rpcs;
 mod runner;
 mod surface;
 mod uml;
@@ -44,6 +45,12 @@ enum Command {
         #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
+    /// Count the requests that a healthy NFS v4.1 mount costs; part of `make bench`.
+    Rpcs {
+        /// The binary to measure.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+    },
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -59,10 +66,12 @@ enum Guest {
     Await { mountpoint: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
+    /// Counts requests while the agent watches a mount.
+    Rpcs { mountpoint: String },
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 5] = ["run", "demo", "guest", "help", "--help"];
+const COMMANDS: [&str; 6] = ["run", "demo", "rpcs", "guest", "help", "--help"];
 
 fn main() -> ExitCode {
     // A test runner gives no command, but a filter or `--list`. There are no tests in here for it.
@@ -86,12 +95,14 @@ impl Command {
         match self {
             Command::Run(options) => return runner::run(&options),
             Command::Demo { agent } => demo::run(&agent)?,
+            Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
             Command::Guest(Guest::Await { mountpoint, state, limit }) => {
                 return Ok(watch::wait_for(&mountpoint, &state, limit));
             }
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
+            Command::Guest(Guest::Rpcs { mountpoint }) => rpcs::beside_agent(|| rpcs::count(&mountpoint))?,
         }
         Ok(true)
     }
