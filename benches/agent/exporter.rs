@@ -46,15 +46,17 @@ impl Exporter {
 
     /// All mounts healthy.
     pub(crate) fn healthy(&self) -> Row {
-        let mut seen = String::new();
+        let mut bodies = Vec::new();
         let times = (0..200).map(|_| {
             let (body, took) = get(self.address, "/metrics", FIRST_LIMIT).unwrap();
-            seen = body;
+            bodies.push((shown(&body), body.len()));
             took
         });
-        let text = describe(times.collect(), seen.len());
-        assert!(shown(&seen) >= 1000, "the exporter shows {} mounts", shown(&seen));
-        Row::fact("node_exporter, 1,000 healthy mounts", text)
+        let text = describe(times.collect(), bodies.last().map_or(0, |(_, bytes)| *bytes));
+        // Fewer than there are: a signal of its own runtime may interrupt a statfs, which it does not try again.
+        let fewest = bodies.iter().map(|(shown, _)| *shown).min().unwrap_or(0);
+        assert!(fewest > 500, "the exporter shows {fewest} mounts: it reads another namespace's");
+        Row::fact("node_exporter, 1,000 healthy mounts", format!("{text}; at least {fewest} mounts shown"))
     }
 
     /// Half of them dead.

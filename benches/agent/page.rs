@@ -19,12 +19,18 @@ pub(crate) struct Row {
 impl Row {
     /// A figure without a goal.
     pub(crate) fn fact(what: impl Into<String>, measured: impl Into<String>) -> Row {
-        Row { what: what.into(), measured: measured.into(), goal: String::new(), kept: None }
+        Row { what: what.into(), measured: measured.into(), goal: String::new(), kept: None }.said()
     }
 
     /// A figure with a goal.
     pub(crate) fn goal(what: impl Into<String>, measured: impl Into<String>, goal: &str, kept: bool) -> Row {
-        Row { what: what.into(), measured: measured.into(), goal: goal.to_owned(), kept: Some(kept) }
+        Row { what: what.into(), measured: measured.into(), goal: goal.to_owned(), kept: Some(kept) }.said()
+    }
+
+    /// Shown at once: a run takes minutes.
+    fn said(self) -> Row {
+        println!("          {}: {}", self.what, self.measured);
+        self
     }
 }
 
