@@ -15,7 +15,9 @@ const PROGRAM: &str = "/usr/bin/prometheus-node-exporter";
 const FIRST_LIMIT: Duration = Duration::from_secs(30);
 /// What the later ones get: Prometheus's default.
 const LATER_LIMIT: Duration = Duration::from_secs(10);
-const LATER: usize = 3;
+const LATER: usize = 2;
+/// Scrapes of healthy mounts; each takes a tenth of a second.
+const HEALTHY: usize = 50;
 
 /// The exporter with its filesystem collector only.
 pub(crate) struct Exporter {
@@ -47,13 +49,13 @@ impl Exporter {
     /// All mounts healthy.
     pub(crate) fn healthy(&self) -> Row {
         let mut bodies = Vec::new();
-        let times = (0..200).map(|_| {
+        let times = (0..HEALTHY).map(|_| {
             let (body, took) = get(self.address, "/metrics", FIRST_LIMIT).unwrap();
             bodies.push((shown(&body), body.len()));
             took
         });
         let text = describe(times.collect(), bodies.last().map_or(0, |(_, bytes)| *bytes));
-        // Fewer than there are: a signal of its own runtime may interrupt a statfs, which it does not try again.
+        // It leaves some out at times (17 of 1,000 were seen to lack), which is its own affair.
         let fewest = bodies.iter().map(|(shown, _)| *shown).min().unwrap_or(0);
         assert!(fewest > 500, "the exporter shows {fewest} mounts: it reads another namespace's");
         Row::fact("node_exporter, 1,000 healthy mounts", format!("{text}; at least {fewest} mounts shown"))

@@ -121,7 +121,7 @@ fn thousand(sandbox: &Sandbox, when_quiet_no_more: impl FnOnce()) -> Vec<Row> {
     let mut fs = FuseFs::mount_many(&sandbox.dir("thousand"), 1000, &[]);
     let agent = start_agent();
     let mut rows = cost::rows(&agent, fs.mounts().len(), 32.0);
-    rows.push(changes::row(&agent, sandbox, 1000, 3));
+    rows.push(changes::row(&agent, sandbox, 1000, 2));
     let exporter = exporter::Exporter::start(sandbox);
     rows.push(scrape::healthy(&agent));
     rows.push(exporter.healthy());
