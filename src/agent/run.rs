@@ -33,7 +33,7 @@ const READ_COST: u32 = 10;
 /// than the last snapshot at least, per target and within the bounds; mere numbers by the second line.
 const NEWS_GAP: (Duration, Duration, Duration) =
     (Duration::from_millis(3), Duration::from_millis(200), Duration::from_secs(1));
-const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(15), Duration::from_secs(1));
+const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// So long is waited for workers to die, and for the log to write out its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(300);

@@ -137,7 +137,9 @@ impl Worker<'_> {
     /// The steps of one probe. It ends at the first one that makes the next meaningless.
     fn probe(&self, spec: &ProbeSpec) -> Result<ProbeReport, Errno> {
         let mut report = ProbeReport::default();
-        let Some(root) = self.timed(&mut report, Step::Open, || steps::open_place(&spec.place))? else {
+        // Without another mount on the way the open never blocks (measured), so it is not worth a message of its own.
+        self.enter(if spec.place.cached_only { Step::Open } else { Step::StatxRoot })?;
+        let Some(root) = self.run(&mut report, Step::Open, || steps::open_place(&spec.place)) else {
             return Ok(report);
         };
         match steps::identify(root.as_fd(), &spec.place) {
@@ -152,7 +154,10 @@ impl Worker<'_> {
             }
         }
         if spec.statx_root {
-            report.root = self.timed(&mut report, Step::StatxRoot, || steps::force(root.as_fd()))?;
+            if spec.place.cached_only {
+                self.enter(Step::StatxRoot)?;
+            }
+            report.root = self.run(&mut report, Step::StatxRoot, || steps::force(root.as_fd()));
             if report.root.is_none() {
                 self.explain_refusal(&mut report, root.as_fd())?;
                 return Ok(report);
@@ -210,7 +215,7 @@ impl Worker<'_> {
         Ok(!report.sentinels.iter().all(|check| matches!(check.fate, SentinelFate::Gone | SentinelFate::Changed)))
     }
 
-    /// Runs a step, records how it ended, and gives its value if it succeeded.
+    /// Announces a step and runs it.
     fn timed<T>(
         &self,
         report: &mut ProbeReport,
@@ -218,11 +223,16 @@ impl Worker<'_> {
         run: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<Option<T>, Errno> {
         self.enter(step)?;
+        Ok(self.run(report, step, run))
+    }
+
+    /// Runs a step, records how it ended, and gives its value if it succeeded.
+    fn run<T>(&self, report: &mut ProbeReport, step: Step, run: impl FnOnce() -> Result<T, Errno>) -> Option<T> {
         let start = Instant::now();
         let result = run();
         let errno = result.as_ref().err().map(|errno| errno.raw_os_error());
         report.steps.push(StepResult { step, errno, micros: micros(start) });
-        Ok(result.ok())
+        result.ok()
     }
 }
 

@@ -17,6 +17,7 @@ mod kernel;
 mod machine;
 mod matrix;
 mod report;
+mod rpcs;
 mod runner;
 mod surface;
 mod uml;
@@ -45,6 +46,12 @@ enum Command {
         #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
+    /// Count the requests that a healthy NFS v4.1 mount costs; part of `make bench`.
+    Rpcs {
+        /// The binary to measure.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+    },
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -60,12 +67,17 @@ enum Guest {
     Await { mountpoint: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
+<<<<<<< HEAD
     /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
     Churn { directory: PathBuf, rounds: u64 },
+=======
+    /// Counts requests while the agent watches a mount.
+    Rpcs { mountpoint: String },
+>>>>>>> bench
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 5] = ["run", "demo", "guest", "help", "--help"];
+const COMMANDS: [&str; 6] = ["run", "demo", "rpcs", "guest", "help", "--help"];
 
 fn main() -> ExitCode {
     // A test runner gives no command, but a filter or `--list`. There are no tests in here for it.
@@ -89,13 +101,18 @@ impl Command {
         match self {
             Command::Run(options) => return runner::run(&options),
             Command::Demo { agent } => demo::run(&agent)?,
+            Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
             Command::Guest(Guest::Await { mountpoint, state, limit }) => {
                 return Ok(watch::wait_for(&mountpoint, &state, limit));
             }
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
+<<<<<<< HEAD
             Command::Guest(Guest::Churn { directory, rounds }) => churn::run(&directory, rounds)?,
+=======
+            Command::Guest(Guest::Rpcs { mountpoint }) => rpcs::beside_agent(|| rpcs::count(&mountpoint))?,
+>>>>>>> bench
         }
         Ok(true)
     }

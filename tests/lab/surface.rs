@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use crate::matrix::Cell;
 
 /// Where the guest's init has put the binary under test.
-const AGENT: &str = "/run/agent";
+pub(crate) const AGENT: &str = "/run/agent";
 const METRICS: &str = "127.0.0.1:12049";
 const PAGES: &str = "127.0.0.1:12050";
 const CONFIG: &str = "/run/agent.yaml";
