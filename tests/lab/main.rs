@@ -67,13 +67,10 @@ enum Guest {
     Await { mountpoint: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
-<<<<<<< HEAD
     /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
     Churn { directory: PathBuf, rounds: u64 },
-=======
     /// Counts requests while the agent watches a mount.
     Rpcs { mountpoint: String },
->>>>>>> bench
 }
 
 /// What the program answers to; anything else comes from a test runner.
@@ -108,11 +105,8 @@ impl Command {
                 return Ok(watch::wait_for(&mountpoint, &state, limit));
             }
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
-<<<<<<< HEAD
             Command::Guest(Guest::Churn { directory, rounds }) => churn::run(&directory, rounds)?,
-=======
             Command::Guest(Guest::Rpcs { mountpoint }) => rpcs::beside_agent(|| rpcs::count(&mountpoint))?,
->>>>>>> bench
         }
         Ok(true)
     }
