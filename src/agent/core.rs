@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
-use crate::mounts::{Dev, Mount, View};
+use crate::mounts::{Dev, Kind, Mount, View};
 use crate::probe::pool::{Blocked, Class, Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Ended, Now, Pace, Schedule, TargetId};
 use crate::probe::wire::{Answer, Job, MAX_BATCH, Place, ProbeSpec};
@@ -195,9 +195,7 @@ impl Core {
     }
 
     fn decode(&self, table: &mut Table) {
-        for mount in &mut table.mounts {
-            self.efs.apply(mount);
-        }
+        table.apply(&self.efs);
     }
 
     fn adopt_table(&mut self, table: Table) {
@@ -528,7 +526,7 @@ impl Core {
         match &target.key {
             Key::Root { handle, .. } if !handle.is_empty() => *handle != identity.handle,
             // Inode numbers of other filesystems may change under the same root.
-            Key::Root { ino, .. } => target.takes_sentinels() && *ino != identity.ino,
+            Key::Root { ino, .. } => target.facts.kind.is_some_and(Kind::stable_inodes) && *ino != identity.ino,
             Key::Mount { .. } => false,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::judging::advice_for;
 use super::target::Target;
-use crate::mounts::{Kind, octal};
+use crate::mounts::octal;
 use crate::probe::schedule::Now;
 use crate::snapshot::{AutofsTrigger, MountStatus, SCHEMA, Snapshot, StepStatus};
 use crate::verdict::State;
@@ -54,8 +54,8 @@ impl Core {
     }
 
     fn autofs(&self) -> Vec<AutofsTrigger> {
-        let triggers = self.table.mounts.iter().filter(|mount| mount.kind == Some(Kind::Autofs));
-        triggers
+        self.table
+            .autofs()
             .map(|mount| AutofsTrigger {
                 mountpoint: octal::label(mount.mountpoint.as_os_str()),
                 source: octal::label(&mount.source),

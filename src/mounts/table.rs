@@ -1,12 +1,11 @@
 //! The mount table of this node: the agent's own namespace and PID 1's, merged, with what hides what.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::efs::StateFiles;
-use super::filter::Filter;
 use super::mountinfo::{self, BadLine, Parsed};
 use super::{Dev, Kind, Mount, View};
 use crate::localfs;
@@ -34,25 +33,6 @@ pub struct ReadError {
     pub path: PathBuf,
     /// What open(2) or read(2) said.
     pub source: io::Error,
-}
-
-/// What changed between two tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diff<'a> {
-    /// Mounts that are new. A mount id used again for something else is one removed and one added.
-    pub added: Vec<&'a Mount>,
-    /// Mounts that are gone.
-    pub removed: Vec<&'a Mount>,
-    /// The same mounts with other options, another view or another mount on top: before and after.
-    pub changed: Vec<(&'a Mount, &'a Mount)>,
-}
-
-impl Diff<'_> {
-    /// Nothing changed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
-    }
 }
 
 impl Table {
@@ -112,11 +92,6 @@ impl Table {
         Table { mounts, bad_count, bad, host_error: None }
     }
 
-    /// The mounts that the agent watches; hidden ones too, which say so. autofs triggers are never among them.
-    pub fn network<'a, 'f>(&'a self, filter: &'f Filter) -> impl Iterator<Item = &'a Mount> + use<'a, 'f> {
-        self.mounts.iter().filter(|mount| filter.wants(mount))
-    }
-
     /// The autofs triggers: shown, never touched.
     pub fn autofs(&self) -> impl Iterator<Item = &Mount> {
         self.mounts.iter().filter(|mount| mount.kind == Some(Kind::Autofs))
@@ -127,22 +102,6 @@ impl Table {
         for mount in &mut self.mounts {
             files.apply(mount);
         }
-    }
-
-    /// What is different in `new`. Mounts are compared by their whole key, because the kernel uses ids again at once.
-    #[must_use]
-    pub fn diff<'a>(old: &'a Table, new: &'a Table) -> Diff<'a> {
-        let mut before: HashMap<_, _> = old.mounts.iter().map(|mount| (key(mount), mount)).collect();
-        let mut diff = Diff::default();
-        for mount in &new.mounts {
-            match before.remove(&key(mount)) {
-                None => diff.added.push(mount),
-                Some(earlier) if earlier != mount => diff.changed.push((earlier, mount)),
-                Some(_) => {}
-            }
-        }
-        diff.removed = old.mounts.iter().filter(|mount| before.contains_key(&key(mount))).collect();
-        diff
     }
 }
 
@@ -170,10 +129,6 @@ fn root_id(parsed: &Parsed) -> Option<u64> {
 /// What a mount shows, wherever it stands.
 fn content(mount: &Mount) -> (Dev, &OsStr, &OsStr, &str) {
     (mount.dev, &mount.root, &mount.source, &mount.fstype)
-}
-
-fn key(mount: &Mount) -> (u64, Dev, &OsStr, &Path, &str) {
-    (mount.id, mount.dev, &mount.source, &mount.mountpoint, &mount.fstype)
 }
 
 #[cfg(test)]
