@@ -408,6 +408,10 @@ impl Core {
     pub(super) fn on_probed(&mut self, id: TargetId, dev: Dev, way: Way, outcome: Outcome) {
         let now = self.now();
         self.changed = true;
+        // Most probes end long before they are slow: no need to be woken for them.
+        if let Some(started) = self.registry.targets.get(&id).and_then(|target| target.started_at) {
+            self.growing.remove(&(started + self.config.slow, id));
+        }
         match outcome {
             Outcome::Answered(Answer::Report(report)) => {
                 self.schedule.ended(id, dev, Ended::Answered, now);
