@@ -17,14 +17,13 @@ const REST: u32 = 10;
 /// Upper bound of that rest, so that a machine under pressure does not show old numbers for ever.
 const REST_MAX: Duration = Duration::from_secs(5);
 
-/// One snapshot and the bodies made of it.
+/// One snapshot and the page that machines ask for all the time. What people ask for now and then (JSON, status page) is made
+/// of the snapshot when they do: kept ready for a thousand mounts it would cost megabytes.
 #[derive(Debug)]
 pub(super) struct Rendered {
     pub(super) snapshot: Arc<Snapshot>,
     /// Body of `/metrics`.
     pub(super) metrics: Bytes,
-    /// Body of `/api/v1/mounts`.
-    pub(super) json: Bytes,
 }
 
 /// Between the agent's loop, the thread and the connections. Locks are held for a pointer swap only.
@@ -67,13 +66,14 @@ impl Handover {
     }
 
     fn run(&self, proc_root: &Path) {
-        let mut sizes = Sizes::default();
+        // The next page is about as large as the last one, and a buffer that grows by doubling costs thrice its size.
+        let mut size = 0;
         let mut not_before = Instant::now();
         while let Some(snapshot) = self.next(not_before) {
             let begin = Instant::now();
-            match render(&snapshot, proc_root, &sizes) {
+            match render(&snapshot, proc_root, size) {
                 Ok(rendered) => {
-                    sizes = Sizes::of(&rendered);
+                    size = rendered.metrics.len();
                     let old = lock(&self.rendered).replace(Arc::new(rendered));
                     drop(old);
                 }
@@ -106,37 +106,13 @@ impl Handover {
     }
 }
 
-/// Sizes of the last bodies: the next ones are about as large, and a buffer that grows by doubling costs thrice its size.
-#[derive(Debug, Default)]
-struct Sizes {
-    metrics: usize,
-    json: usize,
-}
-
-impl Sizes {
-    fn of(rendered: &Rendered) -> Sizes {
-        Sizes { metrics: rendered.metrics.len(), json: rendered.json.len() }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Metrics(#[from] metrics::RenderError),
-    #[error("cannot write the snapshot as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-fn render(snapshot: &Arc<Snapshot>, proc_root: &Path, sizes: &Sizes) -> Result<Rendered, Error> {
+fn render(snapshot: &Arc<Snapshot>, proc_root: &Path, size: usize) -> Result<Rendered, metrics::RenderError> {
     // Without them everything else is still worth a page.
     let process =
         metrics::process::read(proc_root).inspect_err(|error| tracing::debug!(%error, "process_* are left out")).ok();
-    let mut text = String::with_capacity(with_room(sizes.metrics));
+    let mut text = String::with_capacity(with_room(size));
     metrics::render_into(snapshot, process.as_ref(), &mut text)?;
-    let mut json = Vec::with_capacity(with_room(sizes.json));
-    serde_json::to_writer(&mut json, &**snapshot)?;
-    json.push(b'\n');
-    Ok(Rendered { snapshot: Arc::clone(snapshot), metrics: Bytes::from(text), json: Bytes::from(json) })
+    Ok(Rendered { snapshot: Arc::clone(snapshot), metrics: Bytes::from(text) })
 }
 
 /// A little more than last time: numbers grow by a digit now and then.

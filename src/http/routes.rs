@@ -72,7 +72,15 @@ fn metrics(state: &HttpState) -> Answer {
 
 fn mounts(state: &HttpState) -> Answer {
     match state.rendered() {
-        Some(rendered) => respond(StatusCode::OK, JSON, rendered.json.clone()),
+        Some(rendered) => match serde_json::to_vec(&*rendered.snapshot) {
+            Ok(mut document) => {
+                document.push(b'\n');
+                respond(StatusCode::OK, JSON, document.into())
+            }
+            Err(error) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("the snapshot cannot be written as JSON: {error}\n"))
+            }
+        },
         None => not_yet(),
     }
 }
