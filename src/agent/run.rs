@@ -36,7 +36,7 @@ const NEWS_GAP: (Duration, Duration, Duration) =
 const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// So long is waited for workers to die, and for the log to write out its last lines.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+const LAST_WORDS: Duration = Duration::from_millis(150);
 
 /// Reading the configuration again may take so long.
 const RELOAD_LIMIT: Duration = Duration::from_secs(5);
