@@ -5,9 +5,11 @@
 
 mod core;
 mod events;
+mod intake;
 mod judging;
 mod listen;
 mod lookup;
+mod probing;
 mod publish;
 mod registry;
 mod run;

@@ -1,0 +1,149 @@
+//! From a reading of the mount table to targets: what is new is identified, what is gone is forgotten.
+
+use std::collections::BTreeMap;
+
+use super::core::{Core, Event};
+use super::registry::{self, Newcomer};
+use super::target::{Target, place};
+use crate::mounts::table::Table;
+use crate::mounts::{Dev, Mount, View};
+use crate::probe::Identity;
+use crate::probe::pool::{Class, Outcome};
+use crate::probe::schedule::Now;
+use crate::probe::wire::{Answer, Job, MAX_BATCH, Place};
+
+impl Core {
+    /// Takes a reading of the mount table over. Mounts through a local proxy are decoded first: names are chosen once.
+    pub(super) fn take_table(&mut self, mut table: Table) {
+        self.stats.mountinfo_reads_total += 1;
+        self.stats.mountinfo_errors_total += table.bad_count;
+        self.decode(&mut table);
+        let unknown = |mount: &Mount| mount.origin.proxy_port.is_some() && mount.origin.efs_file_system.is_none();
+        if table.mounts.iter().any(unknown) {
+            let host = table.mounts.iter().any(|mount| mount.view == View::Host);
+            if self.pending.replace(table).is_none() {
+                self.read_efs_state(host);
+            }
+            return;
+        }
+        self.adopt_table(table);
+    }
+
+    /// What waited for the state files goes on, whether they could be read or not.
+    pub(super) fn take_pending(&mut self) {
+        if let Some(mut table) = self.pending.take() {
+            self.decode(&mut table);
+            self.adopt_table(table);
+        }
+    }
+
+    fn decode(&self, table: &mut Table) {
+        table.apply(&self.efs);
+    }
+
+    fn adopt_table(&mut self, table: Table) {
+        self.stats.mountinfo_mounts = table.mounts.len() as u64;
+        self.table = table;
+        let now = self.now();
+        self.transports.take_table(&self.table, now);
+        self.update_targets();
+    }
+
+    pub(super) fn update_targets(&mut self) {
+        let now = self.now();
+        let mut watched = registry::watched(&self.table.mounts, &self.filter);
+        if let Some(only) = &self.only {
+            watched.retain(|watched| only.contains(&(watched.mount.view, watched.mount.id)));
+        }
+        let changes = self.registry.update(&watched);
+        let news = !changes.removed.is_empty();
+        for target in changes.removed {
+            tracing::info!(
+                mountpoint = target.labels.mountpoint,
+                source = target.labels.source,
+                fstype = target.labels.fstype,
+                "{} is no longer mounted",
+                target.labels.mountpoint
+            );
+            self.forget(&target, now);
+        }
+        let mut batches: BTreeMap<(Dev, bool), Vec<Newcomer>> = BTreeMap::new();
+        for newcomer in changes.to_identify {
+            if newcomer.mount.hidden_by.is_some() {
+                // No path leads to it: it can be listed, not asked.
+                self.identified(&newcomer, None);
+                continue;
+            }
+            batches.entry((newcomer.mount.dev, newcomer.through.is_some())).or_default().push(newcomer);
+        }
+        for newcomers in batches.into_values() {
+            for batch in newcomers.chunks(MAX_BATCH) {
+                self.identify(batch.to_vec());
+            }
+        }
+        self.news |= news;
+    }
+
+    pub(super) fn forget(&mut self, target: &Target, now: Now) {
+        let server = target.server_label();
+        if !self.registry.targets.values().any(|other| other.server_label() == server) {
+            self.durations.retain(|(name, _), _| *name != server);
+        }
+        self.schedule.remove(target.id, now);
+        self.servers.forget(target);
+        self.suspected.remove(&target.id);
+    }
+
+    fn identify(&mut self, newcomers: Vec<Newcomer>) {
+        let places = newcomers.iter().map(|newcomer| self.place_of(&newcomer.mount, newcomer.through)).collect();
+        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
+        self.running.spawn(async move {
+            let outcome = pool.run(Job::Identify(places), "identify", Class::Hopeful, deadline, deadline).await;
+            Event::Identified { newcomers, outcome }
+        });
+    }
+
+    fn place_of(&self, mount: &Mount, through: Option<u64>) -> Place {
+        let member = super::target::Member {
+            mount_id: mount.id,
+            unique_mount_id: None,
+            view: mount.view,
+            mountpoint: mount.mountpoint.clone(),
+            hidden: false,
+            through,
+        };
+        place(&member, mount.dev, &self.config.proc_root)
+    }
+
+    /// Roots were identified, or could not be in time: then each mount is a target of its own.
+    pub(super) fn on_identified(&mut self, newcomers: &[Newcomer], outcome: Outcome) {
+        let identities: Vec<Option<Identity>> = match outcome {
+            Outcome::Answered(Answer::Identities(identities)) => identities,
+            Outcome::Missed { blocked, gone } => {
+                tracing::debug!(?blocked, "identifying new mounts blocked");
+                if let Some(newcomer) = newcomers.first() {
+                    self.schedule.occupy(newcomer.mount.dev);
+                    self.await_end(newcomer.mount.dev, gone);
+                }
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
+        for (index, newcomer) in newcomers.iter().enumerate() {
+            let identity = identities.get(index).and_then(Option::as_ref);
+            self.identified(newcomer, identity);
+        }
+        self.news = true;
+    }
+
+    fn identified(&mut self, newcomer: &Newcomer, identity: Option<&Identity>) {
+        let (now, unix) = (self.now(), super::unix_now());
+        let Some(id) = self.registry.identified(newcomer, identity, unix) else { return };
+        let Some(target) = self.registry.targets.get(&id) else { return };
+        self.schedule.add(id, target.dev, &target.server_label(), target.watched(), now);
+        if target.takes_sentinels() {
+            // The last reading does not have this mount; a replacement is proven by comparing with an early one.
+            self.transports.ask_now(newcomer.mount.view, now);
+        }
+    }
+}

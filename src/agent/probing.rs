@@ -1,0 +1,266 @@
+//! One target's probe: the way to it, what is asked, and what came back.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::core::{Core, Event, Way};
+use super::target::{Key, place};
+use crate::mounts::{Dev, Kind, View};
+use crate::probe::pool::{Blocked, Class, Outcome};
+use crate::probe::schedule::{Ended, Now, TargetId};
+use crate::probe::wire::{Answer, Job, ProbeSpec};
+use crate::probe::{ProbeReport, SentinelFate, Step, StepResult};
+use crate::snapshot::DurationHistogram;
+use crate::verdict::{NotRun, Severity, State};
+
+/// Sentinels are chosen anew at most so often: each time costs a directory read.
+const LEARN_EVERY: Duration = Duration::from_secs(600);
+
+/// The totals of a filesystem are read every so many rounds.
+const SPACE_ROUNDS: usize = 4;
+
+/// Mounts without identity are identified anew so often at most.
+const REIDENTIFY_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a target cannot be probed now.
+enum NoWay {
+    /// The mount on its way was not judged yet; once it is, this one's turn comes.
+    Yet,
+    For(NotRun),
+}
+
+impl Core {
+    pub(super) fn probe(&mut self, id: TargetId, now: Now) {
+        let member = match self.way_to(id) {
+            Ok(member) => member,
+            Err(no_way) => {
+                let dev = self.registry.targets.get(&id).map(|target| target.dev);
+                if let Some(dev) = dev {
+                    self.schedule.ended(id, dev, Ended::Skipped, now);
+                }
+                if let NoWay::For(reason) = no_way {
+                    self.judge_not_run(id, reason);
+                }
+                return;
+            }
+        };
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        target.started_at = Some(now);
+        target.rounds += 1;
+        let learn_due = target.learned_at.is_none_or(|at| now.saturating_sub(at) >= LEARN_EVERY);
+        let wants_learning = target.takes_sentinels() && target.sentinels.is_empty() && learn_due;
+        let on = |detector: &str| !self.config.without.iter().any(|off| off == detector);
+        let spec = ProbeSpec {
+            place: place(&member, target.dev, &self.config.proc_root),
+            statx_root: on("statx_root"),
+            sentinels: target.sentinels.clone(),
+            first: target.rounds,
+            // A full filesystem is looked at each time: it is full until the numbers say otherwise.
+            statfs: target.rounds % SPACE_ROUNDS == 1 || target.memory.state == State::Full,
+            learn: if wants_learning && !self.one_pass && on("sentinels") { self.config.sentinels } else { 0 },
+        };
+        let (dev, owner) = (target.dev, target.owner.clone());
+        let way = Way { mount_id: member.mount_id, through: member.through.is_some() };
+        let class = if target.memory.state == State::Hung { Class::Suspect } else { Class::Hopeful };
+        let (pool, deadline, patience) = (self.pool.clone(), self.config.timeout, self.config.interval);
+        self.growing.insert((now + self.config.slow, id));
+        self.running.spawn(async move {
+            let outcome = pool.run(Job::Probe(spec), &owner, class, deadline, patience).await;
+            Event::Probed { id, dev, way, outcome }
+        });
+    }
+
+    /// A member whose path leads to the target without asking another dead mount.
+    fn way_to(&self, id: TargetId) -> Result<super::target::Member, NoWay> {
+        let target = self.registry.targets.get(&id).ok_or(NoWay::For(NotRun::TableChanged))?;
+        let open: Vec<_> = target.members.iter().filter(|member| !member.hidden).collect();
+        if let Some(member) = open.iter().find(|member| member.through.is_none()) {
+            return Ok((*member).clone());
+        }
+        let mut blocked_by = None;
+        for member in open {
+            let on_the_way = member.through.and_then(|mount_id| self.registry.by_mount_id(mount_id));
+            match on_the_way {
+                Some(other) if !other.judged => return Err(NoWay::Yet),
+                Some(other) if other.memory.state.severity() == Severity::Dead => {
+                    blocked_by = Some(other.labels.mountpoint.clone());
+                }
+                None if member.through.is_some_and(|mount_id| self.registry.identifies(mount_id)) => {
+                    return Err(NoWay::Yet);
+                }
+                // Alive, or not watched: the worker only goes where the kernel's cache leads (`Place::cached_only`).
+                Some(_) | None => return Ok(member.clone()),
+            }
+        }
+        Err(NoWay::For(blocked_by.map_or(NotRun::Hidden, NotRun::ThroughDeadMount)))
+    }
+
+    /// A probe ended.
+    pub(super) fn on_probed(&mut self, id: TargetId, dev: Dev, way: Way, outcome: Outcome) {
+        let now = self.now();
+        self.changed = true;
+        // Most probes end long before they are slow: no need to be woken for them.
+        if let Some(started) = self.registry.targets.get(&id).and_then(|target| target.started_at) {
+            self.growing.remove(&(started + self.config.slow, id));
+        }
+        match outcome {
+            Outcome::Answered(Answer::Report(report)) => {
+                self.schedule.ended(id, dev, Ended::Answered, now);
+                self.on_report(id, way, report, now);
+            }
+            Outcome::Answered(_) => {
+                self.schedule.ended(id, dev, Ended::NotRun, now);
+                self.judge_not_run(id, NotRun::WorkerLost("the worker answered another question".to_owned()));
+            }
+            Outcome::Missed { blocked, gone } => {
+                // The lane stays taken until the worker is gone, whatever the miss proves.
+                self.await_end(dev, gone);
+                self.on_missed(id, dev, way, blocked, now);
+            }
+            Outcome::Lost(why) => {
+                self.schedule.ended(id, dev, Ended::NotRun, now);
+                self.judge_not_run(id, NotRun::WorkerLost(why));
+            }
+            Outcome::NoRoom => {
+                self.schedule.ended(id, dev, Ended::NotRun, now);
+                self.judge_not_run(id, NotRun::WorkerCap);
+            }
+            Outcome::NotStarted(error) => {
+                self.schedule.ended(id, dev, Ended::NotRun, now);
+                self.judge_not_run(id, NotRun::WorkerNotStarted(error.to_string()));
+            }
+        }
+    }
+
+    pub(super) fn await_end(&mut self, dev: Dev, gone: oneshot::Receiver<()>) {
+        self.running.spawn(async move {
+            // Closed without a word when the pool itself ends.
+            let _ = gone.await;
+            Event::Reaped { dev }
+        });
+    }
+
+    fn on_missed(&mut self, id: TargetId, dev: Dev, way: Way, blocked: Blocked, now: Now) {
+        let on_the_way = way.through && blocked.step == Some(Step::Open);
+        if !blocked.is_evidence() || on_the_way {
+            self.schedule.ended(id, dev, Ended::Unproven, now);
+            self.stats.overloads_total += u64::from(!on_the_way);
+            if on_the_way {
+                // It was another mount that did not let us through.
+                self.judge_not_run(id, NotRun::NotCached);
+            } else {
+                self.judge_blocked(id, blocked);
+            }
+            return;
+        }
+        self.schedule.ended(id, dev, Ended::Blocked, now);
+        if let Some(target) = self.registry.targets.get_mut(&id) {
+            let waited = Duration::from_millis(blocked.millis);
+            target.blocked_total += waited;
+            target.blocked_since.get_or_insert(now.saturating_sub(waited));
+        }
+        self.judge_blocked(id, blocked);
+    }
+
+    fn on_report(&mut self, id: TargetId, way: Way, report: ProbeReport, now: Now) {
+        let lost_way = |step: &StepResult| matches!(step.errno, Some(libc::ENOENT | libc::ELOOP));
+        self.reread |= report.mismatch || report.step(Step::Open).is_some_and(lost_way);
+        let gone = |fate| matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
+        let suspicious = !report.sentinels.is_empty() && report.sentinels.iter().all(|check| gone(check.fate));
+        if self.root_replaced(id, way, &report) || self.may_identify(id, &report, now) {
+            // Unmounted and mounted again between two readings of the table: another root under the same numbers. Or a root
+            // that could not be identified and now can.
+            if let Some(target) = self.registry.dissolve(id) {
+                self.forget(&target, now);
+            }
+            self.reread = true;
+            return;
+        }
+        self.count_durations(id, &report);
+        if let Some(target) = self.registry.targets.get_mut(&id) {
+            target.blocked_since = None;
+            target.steps.clone_from(&report.steps);
+            if report.step(Step::Learn).is_some() {
+                // Also when it failed: a directory that we may not read is not read every round.
+                target.learned_at = Some(now);
+                target.sentinels = report.learned.clone().unwrap_or_default();
+            }
+        }
+        if suspicious && self.want_fresh_counters(id, now) {
+            self.suspected.insert(id, (self.view_of(id), report));
+            return;
+        }
+        self.judge_report(id, report);
+    }
+
+    fn view_of(&self, id: TargetId) -> View {
+        let member = self.registry.targets.get(&id).and_then(|target| target.members.first());
+        member.map_or(View::Own, |member| member.view)
+    }
+
+    /// A target without identity, whose root could be identified now. Tried once a minute: the reason may come back.
+    fn may_identify(&mut self, id: TargetId, report: &ProbeReport, now: Now) -> bool {
+        let separate = self.registry.targets.get(&id).is_some_and(|target| matches!(target.key, Key::Mount { .. }));
+        let rested = self.reidentified.is_none_or(|at| now.saturating_sub(at) >= REIDENTIFY_EVERY);
+        let due = separate && rested && !self.one_pass && report.identity.is_some();
+        if due {
+            self.reidentified = Some(now);
+        }
+        due
+    }
+
+    fn root_replaced(&self, id: TargetId, way: Way, report: &ProbeReport) -> bool {
+        let Some((target, identity)) = self.registry.targets.get(&id).zip(report.identity.as_ref()) else {
+            return false;
+        };
+        let member = target.members.iter().find(|member| member.mount_id == way.mount_id);
+        let unique = member.and_then(|member| member.unique_mount_id).zip(identity.unique_mount_id);
+        if unique.is_some_and(|(before, now)| before != now) {
+            return true;
+        }
+        match &target.key {
+            Key::Root { handle, .. } if !handle.is_empty() => *handle != identity.handle,
+            // Inode numbers of other filesystems may change under the same root.
+            Key::Root { ino, .. } => target.facts.kind.is_some_and(Kind::stable_inodes) && *ino != identity.ino,
+            Key::Mount { .. } => false,
+        }
+    }
+
+    fn count_durations(&mut self, id: TargetId, report: &ProbeReport) {
+        let Some(target) = self.registry.targets.get(&id) else { return };
+        let server = target.server_label();
+        for step in &report.steps {
+            let key = (server.clone(), step.step.as_str());
+            let histogram = self.durations.entry(key).or_insert_with(|| DurationHistogram {
+                server: server.clone(),
+                step: step.step.as_str().to_owned(),
+                buckets: vec![0; DurationHistogram::BOUNDS.len()],
+                ..DurationHistogram::default()
+            });
+            histogram.observe(Duration::from_micros(step.micros));
+        }
+    }
+
+    /// Entries are gone: did the transport reconnect? Asks for counters that are younger than the probe.
+    fn want_fresh_counters(&mut self, id: TargetId, now: Now) -> bool {
+        let view = self.view_of(id);
+        self.transports.ask_now(view, now)
+    }
+
+    pub(super) fn count(&mut self, view: View) {
+        use std::os::unix::ffi::OsStrExt;
+        let process = match view {
+            View::Own => "self",
+            View::Host => "1",
+        };
+        let path = self.config.proc_root.join(process).join("mountstats").as_os_str().as_bytes().to_vec();
+        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
+        let started = Instant::now();
+        self.running.spawn(async move {
+            let outcome = pool.run(Job::Counters(path), "counters", Class::Hopeful, deadline, deadline).await;
+            Event::Counted { view, outcome, took: started.elapsed() }
+        });
+    }
+}
