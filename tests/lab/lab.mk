@@ -5,11 +5,14 @@ LAB = cargo test --quiet --test lab --
 
 .PHONY: lab lab-quick demo
 
-lab: target/release/mountwarden ## Every fault of the design in real machines (about 25 minutes)
+lab: build ## Every fault of the design in real machines (about 25 minutes)
+	@tests/packages.sh lab
 	$(LAB) run --jobs $(LAB_JOBS)
 
-lab-quick: target/release/mountwarden ## The part of the lab that catches the common breakage (3 minutes)
+lab-quick: build ## The part of the lab that catches the common breakage (3 minutes)
+	@tests/packages.sh lab
 	$(LAB) run --quick --jobs $(LAB_JOBS)
 
-demo: target/release/mountwarden ## A server that goes silent, is replaced, unexported: the agent at work
+demo: build ## A server that goes silent, is replaced, unexported: the agent at work
+	@tests/packages.sh demo
 	$(LAB) demo
