@@ -101,6 +101,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether a detector is on: all are, but those that a test switched off.
+    #[must_use]
+    pub fn has_detector(&self, name: &str) -> bool {
+        !self.without.iter().any(|off| off == name)
+    }
+
     /// The defaults, overlaid by the YAML file (if one is named), overlaid by environment and flags.
     ///
     /// # Errors

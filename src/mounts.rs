@@ -99,10 +99,16 @@ impl Mount {
         find_option(&self.super_options, name).is_some()
     }
 
+    /// Whether a flag without a value (`ro`, `noexec`) stands among the mount's own options.
+    #[must_use]
+    pub fn has_option(&self, name: &str) -> bool {
+        find_option(&self.options, name).is_some()
+    }
+
     /// The mount or its superblock is read-only.
     #[must_use]
     pub fn read_only(&self) -> bool {
-        find_option(&self.options, "ro").is_some() || self.has_super_option("ro")
+        self.has_option("ro") || self.has_super_option("ro")
     }
 }
 

@@ -161,4 +161,11 @@ impl ProbeReport {
     pub fn step(&self, step: Step) -> Option<&StepResult> {
         self.steps.iter().find(|result| result.step == step)
     }
+
+    /// Entries were looked at, and none of them is there any more as it was known.
+    #[must_use]
+    pub fn sentinels_gone(&self) -> bool {
+        let gone = |check: &SentinelCheck| matches!(check.fate, SentinelFate::Gone | SentinelFate::Changed);
+        !self.sentinels.is_empty() && self.sentinels.iter().all(gone)
+    }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::core::{Core, Event};
 use super::servers::{News, ServerKey};
-use super::target::Key;
+use super::target::{Key, Member};
+use crate::mounts::View;
 use crate::mounts::efs::StateFiles;
-use crate::mounts::{Kind, View};
 use crate::probe::pool::{Class, Outcome};
 use crate::probe::schedule::TargetId;
 use crate::probe::wire::{Answer, Job};
@@ -58,16 +58,14 @@ impl Core {
         let fresh = self.transports.counted(view, rows, took, now, self.config.interval);
         let mut reconnected = Vec::new();
         let mut received = Vec::new();
-        for target in self.registry.targets.values_mut().filter(|target| target.facts.kind.is_some_and(Kind::is_nfs)) {
+        for target in self.registry.targets.values_mut().filter(|target| target.facts.is_nfs()) {
             let (Key::Root { source, .. } | Key::Mount { source, .. }) = &target.key;
-            let members = target.members.iter().filter(|member| member.view == view);
-            let found = members
-                .filter_map(|member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source))
-                .next();
-            if !target.members.iter().any(|member| member.view == view) {
+            let mut members = target.members.iter().filter(|member| member.view == view).peekable();
+            if members.peek().is_none() {
                 continue;
             }
-            let Some(counters) = found else {
+            let row = |member: &Member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source);
+            let Some(counters) = members.find_map(row) else {
                 // Old counters would say "not reconnected"; none say nothing.
                 target.transport = None;
                 continue;
@@ -82,10 +80,10 @@ impl Core {
             // Replies that begin to come in again: its server is back, whatever our own connection says. Replies that keep
             // coming are those of other mounts of the same transport.
             let receiving = before.is_some_and(|before| counters.recvs > before.recvs);
-            if receiving && !std::mem::replace(&mut target.receiving, receiving) {
+            let received_before = std::mem::replace(&mut target.receiving, receiving);
+            if receiving && !received_before {
                 received.push(target.id);
             }
-            target.receiving = receiving;
         }
         for id in reconnected {
             self.schedule.hurry(id, now);

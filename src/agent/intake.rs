@@ -10,14 +10,14 @@ use crate::mounts::{Dev, Mount, View};
 use crate::probe::Identity;
 use crate::probe::pool::{Class, Outcome};
 use crate::probe::schedule::Now;
-use crate::probe::wire::{Answer, Job, MAX_BATCH, Place};
+use crate::probe::wire::{Answer, Job, MAX_BATCH};
 
 impl Core {
     /// Takes a reading of the mount table over. Mounts through a local proxy are decoded first: names are chosen once.
     pub(super) fn take_table(&mut self, mut table: Table) {
         self.stats.mountinfo_reads_total += 1;
         self.stats.mountinfo_errors_total += table.bad_count;
-        self.decode(&mut table);
+        table.apply(&self.efs);
         let unknown = |mount: &Mount| mount.origin.proxy_port.is_some() && mount.origin.efs_file_system.is_none();
         if table.mounts.iter().any(unknown) {
             let host = table.mounts.iter().any(|mount| mount.view == View::Host);
@@ -32,13 +32,9 @@ impl Core {
     /// What waited for the state files goes on, whether they could be read or not.
     pub(super) fn take_pending(&mut self) {
         if let Some(mut table) = self.pending.take() {
-            self.decode(&mut table);
+            table.apply(&self.efs);
             self.adopt_table(table);
         }
-    }
-
-    fn decode(&self, table: &mut Table) {
-        table.apply(&self.efs);
     }
 
     fn adopt_table(&mut self, table: Table) {
@@ -95,24 +91,13 @@ impl Core {
     }
 
     fn identify(&mut self, newcomers: Vec<Newcomer>) {
-        let places = newcomers.iter().map(|newcomer| self.place_of(&newcomer.mount, newcomer.through)).collect();
+        let root = &self.config.proc_root;
+        let places = newcomers.iter().map(|new| place(&new.member(None), new.mount.dev, root)).collect();
         let (pool, deadline) = (self.pool.clone(), self.config.timeout);
         self.running.spawn(async move {
             let outcome = pool.run(Job::Identify(places), "identify", Class::Hopeful, deadline, deadline).await;
             Event::Identified { newcomers, outcome }
         });
-    }
-
-    fn place_of(&self, mount: &Mount, through: Option<u64>) -> Place {
-        let member = super::target::Member {
-            mount_id: mount.id,
-            unique_mount_id: None,
-            view: mount.view,
-            mountpoint: mount.mountpoint.clone(),
-            hidden: false,
-            through,
-        };
-        place(&member, mount.dev, &self.config.proc_root)
     }
 
     /// Roots were identified, or could not be in time: then each mount is a target of its own.

@@ -12,7 +12,7 @@ use crate::verdict::{Cause, Evidence, NotRun, Observation, Severity, State, judg
 
 impl Core {
     pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
-        if let Some(target) = self.registry.targets.get(&id).filter(|target| target.takes_sentinels()) {
+        if let Some(target) = self.registry.targets.get(&id).filter(|target| target.facts.is_nfs()) {
             self.servers.note_refusal(target, refused_root(&report));
         }
         self.judge_target(id, Observation::Report(report), true);

@@ -11,7 +11,7 @@ use crate::mounts::{Dev, Kind, View};
 use crate::probe::pool::{Blocked, Class, Outcome};
 use crate::probe::schedule::{Ended, Now, TargetId};
 use crate::probe::wire::{Answer, Job, ProbeSpec};
-use crate::probe::{ProbeReport, SentinelFate, Step, StepResult};
+use crate::probe::{ProbeReport, Step, StepResult};
 use crate::snapshot::DurationHistogram;
 use crate::verdict::{NotRun, Severity, State};
 
@@ -51,15 +51,18 @@ impl Core {
         target.rounds += 1;
         let learn_due = target.learned_at.is_none_or(|at| now.saturating_sub(at) >= LEARN_EVERY);
         let wants_learning = target.takes_sentinels() && target.sentinels.is_empty() && learn_due;
-        let on = |detector: &str| !self.config.without.iter().any(|off| off == detector);
         let spec = ProbeSpec {
             place: place(&member, target.dev, &self.config.proc_root),
-            statx_root: on("statx_root"),
+            statx_root: self.config.has_detector("statx_root"),
             sentinels: target.sentinels.clone(),
             first: target.rounds,
             // A full filesystem is looked at each time: it is full until the numbers say otherwise.
             statfs: target.rounds % SPACE_ROUNDS == 1 || target.memory.state == State::Full,
-            learn: if wants_learning && !self.one_pass && on("sentinels") { self.config.sentinels } else { 0 },
+            learn: if wants_learning && !self.one_pass && self.config.has_detector("sentinels") {
+                self.config.sentinels
+            } else {
+                0
+            },
         };
         let (dev, owner) = (target.dev, target.owner.clone());
         let way = Way { mount_id: member.mount_id, through: member.through.is_some() };
@@ -167,8 +170,6 @@ impl Core {
     fn on_report(&mut self, id: TargetId, way: Way, report: ProbeReport, now: Now) {
         let lost_way = |step: &StepResult| matches!(step.errno, Some(libc::ENOENT | libc::ELOOP));
         self.reread |= report.mismatch || report.step(Step::Open).is_some_and(lost_way);
-        let gone = |fate| matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
-        let suspicious = !report.sentinels.is_empty() && report.sentinels.iter().all(|check| gone(check.fate));
         if self.root_replaced(id, way, &report) || self.may_identify(id, &report, now) {
             // Unmounted and mounted again between two readings of the table: another root under the same numbers. Or a root
             // that could not be identified and now can.
@@ -188,8 +189,10 @@ impl Core {
                 target.sentinels = report.learned.clone().unwrap_or_default();
             }
         }
-        if suspicious && self.want_fresh_counters(id, now) {
-            self.suspected.insert(id, (self.view_of(id), report));
+        let view = self.view_of(id);
+        // Entries are gone: did the transport reconnect? Only counters that are younger than the probe can tell.
+        if report.sentinels_gone() && self.transports.ask_now(view, now) {
+            self.suspected.insert(id, (view, report));
             return;
         }
         self.judge_report(id, report);
@@ -241,12 +244,6 @@ impl Core {
             });
             histogram.observe(Duration::from_micros(step.micros));
         }
-    }
-
-    /// Entries are gone: did the transport reconnect? Asks for counters that are younger than the probe.
-    fn want_fresh_counters(&mut self, id: TargetId, now: Now) -> bool {
-        let view = self.view_of(id);
-        self.transports.ask_now(view, now)
     }
 
     pub(super) fn count(&mut self, view: View) {

@@ -62,6 +62,20 @@ pub(super) struct Newcomer {
     pub(super) through: Option<u64>,
 }
 
+impl Newcomer {
+    /// What it is to its target.
+    pub(super) fn member(&self, identity: Option<&Identity>) -> Member {
+        Member {
+            mount_id: self.mount.id,
+            unique_mount_id: identity.and_then(|identity| identity.unique_mount_id),
+            view: self.mount.view,
+            mountpoint: self.mount.mountpoint.clone(),
+            hidden: self.mount.hidden_by.is_some(),
+            through: self.through,
+        }
+    }
+}
+
 impl Registry {
     /// Takes over a reading: forgets what is gone, renews paths, and says what is new.
     pub(super) fn update(&mut self, watched: &[Watched<'_>]) -> Changes {
@@ -112,14 +126,7 @@ impl Registry {
         self.by_mount.insert(mount_key, id);
         self.by_mount_id.insert(mount.id, id);
         if let Some(target) = self.targets.get_mut(&id) {
-            target.members.push(Member {
-                mount_id: mount.id,
-                unique_mount_id: identity.and_then(|identity| identity.unique_mount_id),
-                view: mount.view,
-                mountpoint: mount.mountpoint.clone(),
-                hidden: mount.hidden_by.is_some(),
-                through: newcomer.through,
-            });
+            target.members.push(newcomer.member(identity));
         }
         known.is_none().then_some(id)
     }

@@ -140,7 +140,8 @@ impl Agent {
     fn wake(&self) -> Instant {
         let due = self.core.next_wake().map(|at| self.core.start + at);
         let read = if self.core.reread { self.next_read } else { self.next_full_read };
-        [due, Some(read), Some(self.next_publish()), Some(self.next_beat)].into_iter().flatten().min().unwrap_or(read)
+        let own = read.min(self.next_publish()).min(self.next_beat);
+        due.map_or(own, |due| due.min(own))
     }
 
     fn note_delay(&mut self, planned: Instant) {

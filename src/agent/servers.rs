@@ -161,7 +161,7 @@ fn proxy_cause(answer: &ServerAnswer) -> Option<Cause> {
 /// The server behind a target, if it can be asked: NFS over TCP at a known address.
 fn key_of(target: &Target) -> Option<ServerKey> {
     let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
-    if !target.facts.kind?.is_nfs() || !tcp {
+    if !target.facts.is_nfs() || !tcp {
         return None;
     }
     let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(2049));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::octal;
-use crate::mounts::{Dev, Kind, Mount, Origin, View};
+use crate::mounts::{Dev, Mount, Origin, View};
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::Place;
 use crate::probe::{Identity, Sentinel, StepResult};
@@ -143,12 +143,12 @@ impl Target {
 
     /// Sentinels need handles that mean something and a transport whose reconnects can be seen.
     pub(super) fn takes_sentinels(&self) -> bool {
-        self.facts.kind.is_some_and(Kind::is_nfs)
+        self.facts.is_nfs()
     }
 
     /// Whether something tells us that its server is back.
     pub(super) fn watched(&self) -> bool {
-        self.facts.kind.is_some_and(Kind::is_nfs) && self.origin.address.is_some()
+        self.facts.is_nfs() && self.origin.address.is_some()
     }
 
     /// Name under which its server's load is counted; empty for filesystems without one.

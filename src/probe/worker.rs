@@ -212,7 +212,7 @@ impl Worker<'_> {
             }
         }
         report.steps.push(StepResult { step: Step::Sentinel, errno: failed, micros: micros(start) });
-        Ok(!report.sentinels.iter().all(|check| matches!(check.fate, SentinelFate::Gone | SentinelFate::Changed)))
+        Ok(!report.sentinels_gone())
     }
 
     /// Announces a step and runs it.

@@ -42,14 +42,13 @@ impl Facts {
         let budget = u64::from(origin.timeo.unwrap_or(600)) * 100 * (u64::from(origin.retrans.unwrap_or(2)) + 1);
         let soft = matches!(origin.mode, Some(Mode::Soft | Mode::Softerr));
         let superblock_ro = mount.has_super_option("ro");
-        let mount_ro = mount.options.to_string_lossy().split(',').any(|option| option == "ro");
         Facts {
             kind: mount.kind,
             mode: origin.mode,
             soft_budget_millis: soft.then_some(budget),
             plain_security: origin.security.as_deref().is_none_or(|flavour| flavour == "sys" || flavour == "null"),
-            read_only: superblock_ro || mount_ro,
-            writable_on_readonly_superblock: superblock_ro && !mount_ro,
+            read_only: mount.read_only(),
+            writable_on_readonly_superblock: superblock_ro && !mount.has_option("ro"),
             deleted: !mount.kind.is_some_and(Kind::is_nfs) && mount.root.as_bytes().ends_with(b"//deleted"),
             passes_enotconn: mount.fstype == "fuse.glusterfs",
         }
@@ -67,7 +66,9 @@ impl Facts {
         }
     }
 
-    pub(super) fn is_nfs(&self) -> bool {
+    /// NFS of any version, EFS included.
+    #[must_use]
+    pub fn is_nfs(&self) -> bool {
         self.kind.is_some_and(Kind::is_nfs)
     }
 }

@@ -1,6 +1,6 @@
 //! The judgement: one look at a target, what is remembered of it, and the time; a verdict comes out.
 //!
-//! Read [`rules`] from top to bottom: the first rule that applies decides. [`votes`] is the hysteresis.
+//! Read [`rules`] from top to bottom: the first rule that applies decides. [`memory`] holds the hysteresis.
 
 mod memory;
 mod rules;

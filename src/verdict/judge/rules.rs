@@ -3,7 +3,7 @@
 use super::{Cause, Evidence, Look, Memory, Replaced, State, Tuning, words};
 use crate::mounts::Kind;
 use crate::mounts::source::Mode;
-use crate::probe::{ProbeReport, SentinelCheck, SentinelFate, Step, StepResult};
+use crate::probe::{ProbeReport, SentinelCheck, Step, StepResult};
 use crate::verdict::evidence::CanaryFinding;
 use crate::verdict::{NotRun, Observation};
 
@@ -255,8 +255,7 @@ enum Sentinels {
 /// the last good round, and the size differs where it never did before (on ZFS it moves with use). Less proves nothing:
 /// people delete files, and servers restart.
 fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Sentinels {
-    let telling = |fate| matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
-    if report.sentinels.is_empty() || !report.sentinels.iter().all(|check| telling(check.fate)) {
+    if !report.sentinels_gone() {
         return Sentinels::Fine;
     }
     let good = memory.good.as_ref();
