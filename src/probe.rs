@@ -1,10 +1,11 @@
 //! The only code that touches a monitored mount, and it does so in worker processes.
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
-//! the worker's side, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
+//! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
 //! probed, [`image`] is the copy of the binary that workers start from.
 
 pub mod image;
+pub mod note;
 pub mod pool;
 pub mod schedule;
 pub mod sentinel;

@@ -332,21 +332,22 @@ fn node_name(config: &Config) -> String {
     nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Each worker costs two descriptors. Where the limit is low, fewer workers are allowed rather than starts that fail;
+/// Each worker costs three descriptors (its socket, its note, its process). Where the limit is low, fewer workers are allowed rather than starts that fail;
 /// then it gives the limit.
 fn fit_descriptors(config: &mut Config) -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     /// Descriptors for listeners, connections, the log and the kernel files.
     const OTHERS: u64 = 32;
+    const PER_WORKER: u64 = 3;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    let wanted = u64::try_from(config.workers_max).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(256);
+    let wanted = u64::try_from(config.workers_max).unwrap_or(u64::MAX).saturating_mul(PER_WORKER).saturating_add(256);
     let limit = wanted.min(hard).max(soft);
     if limit > soft {
         // Without it the present limit holds, and the workers are fitted to that.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
     }
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(soft, |(soft, _)| soft);
-    let possible = usize::try_from(limit.saturating_sub(OTHERS) / 2).unwrap_or(usize::MAX).max(2);
+    let possible = usize::try_from(limit.saturating_sub(OTHERS) / PER_WORKER).unwrap_or(usize::MAX).max(2);
     if possible >= config.workers_max {
         return None;
     }

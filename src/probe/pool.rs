@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use admission::Class;
@@ -19,9 +19,18 @@ use admission::{Admission, Permit};
 pub use blocked::{Blocked, OwnClock};
 use process::{Heard, Process};
 
-use super::Step;
 use super::image::Image;
 use super::wire::{Answer, Job};
+
+/// A job waits so long for a warm worker before one more is started. A probe that is answered takes a fraction of a
+/// millisecond, starting a process takes two: a burst of probes is better served by the workers that are there.
+const WARM_WAIT: Duration = Duration::from_millis(20);
+
+/// Workers that died while they were idle are looked for so often. Until then a job that meets one takes the next.
+const BURY_EVERY: Duration = Duration::from_secs(1);
+
+/// tokio's timers are so exact. What is left of a deadline below that is not worth another wait.
+const TIMER_GRAIN: Duration = Duration::from_millis(2);
 
 /// Bounds of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +98,16 @@ struct Shared {
     limits: Limits,
     admission: Arc<Admission>,
     state: Mutex<State>,
+    /// A worker was given back.
+    returned: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     idle: Vec<Process>,
     counts: Counts,
+    /// When the idle ones were last looked at.
+    buried: Option<Instant>,
 }
 
 impl Pool {
@@ -103,7 +116,8 @@ impl Pool {
     #[must_use]
     pub fn new(image: Image, limits: Limits) -> Pool {
         let admission = Arc::new(Admission::new(limits.max, limits.per_owner));
-        let pool = Pool { shared: Arc::new(Shared { image, limits, admission, state: Mutex::default() }) };
+        let shared = Shared { image, limits, admission, state: Mutex::default(), returned: Notify::new() };
+        let pool = Pool { shared: Arc::new(shared) };
         pool.keep_warm();
         pool
     }
@@ -143,7 +157,7 @@ impl Pool {
         // A warm worker may have been killed by somebody meanwhile; that is noticed at the first write or read, and a
         // fresh one takes the job. A fresh one that ends too is reported.
         loop {
-            let (mut process, fresh) = match self.take() {
+            let (mut process, fresh) = match self.take().await {
                 Ok(taken) => taken,
                 Err(error) => {
                     self.state().counts.spawn_errors += 1;
@@ -182,30 +196,48 @@ impl Pool {
 
     async fn wait(&self, process: &mut Process, deadline: Duration) -> Wait {
         let mut clock = OwnClock::start(deadline);
-        let mut entered: Option<(Step, u64, Instant)> = None;
         loop {
             match timeout_at(clock.deadline(), process.hear()).await {
-                Ok(Ok(Heard::Entering(step, cpu_nanos))) => {
-                    entered = Some((step, cpu_nanos, Instant::now()));
-                    clock = OwnClock::start(deadline);
-                }
                 Ok(Ok(Heard::Done(answer))) => return Wait::Answered(answer),
-                Ok(Ok(Heard::Ended)) => return Wait::Ended { heard_of: entered.is_some() },
+                Ok(Ok(Heard::Ended)) => return Wait::Ended { heard_of: process.entered().is_some() },
                 Ok(Err(error)) => return Wait::Broken(error.to_string()),
-                Err(_) => return Wait::Missed(Blocked::describe(process.pid(), entered, &clock)),
+                Err(_) => {}
+            }
+            let entered = process.entered();
+            let left = entered.map(|entered| deadline.saturating_sub(entered.ago()));
+            match left.filter(|left| *left > TIMER_GRAIN) {
+                // It came to its present step on the way: each has the whole deadline.
+                Some(left) => clock = OwnClock::start(left),
+                None => return Wait::Missed(Blocked::describe(process.pid(), entered, &clock)),
             }
         }
     }
 
     /// A warm worker, or a new one (`true`). It counts as busy until it is given back, discarded or abandoned.
-    fn take(&self) -> io::Result<(Process, bool)> {
-        let warm = self.state().idle.pop();
-        let taken = match warm {
-            Some(process) => (process, false),
-            None => (self.start()?, true),
+    async fn take(&self) -> io::Result<(Process, bool)> {
+        let taken = match timeout(WARM_WAIT, self.take_warm()).await {
+            Ok(Some(process)) => (process, false),
+            Ok(None) | Err(_) => (self.start()?, true),
         };
         self.state().counts.busy += 1;
         Ok(taken)
+    }
+
+    /// A worker that is idle or becomes so; `None` when none is at work that could.
+    async fn take_warm(&self) -> Option<Process> {
+        loop {
+            let returned = self.shared.returned.notified();
+            {
+                let mut state = self.state();
+                if let Some(process) = state.idle.pop() {
+                    return Some(process);
+                }
+                if state.counts.busy < self.shared.limits.warm as u64 {
+                    return None;
+                }
+            }
+            returned.await;
+        }
     }
 
     fn start(&self) -> io::Result<Process> {
@@ -220,6 +252,7 @@ impl Pool {
         if state.idle.len() < self.shared.limits.warm {
             state.idle.push(process);
             drop(state);
+            self.shared.returned.notify_one();
             self.keep_warm();
             return;
         }
@@ -283,6 +316,11 @@ impl Pool {
     /// Idle workers that somebody killed would stay zombies that count as ready. Asking costs a waitid(2) for each.
     fn bury(&self) {
         let mut state = self.state();
+        let now = Instant::now();
+        if state.buried.is_some_and(|at| now < at + BURY_EVERY) {
+            return;
+        }
+        state.buried = Some(now);
         let before = state.idle.len();
         state.idle.retain_mut(|process| !process.ended());
         let lost = before - state.idle.len();

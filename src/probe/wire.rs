@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, ProbeReport, Sentinel, Step};
+use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
 use crate::mounts::mountstats::TransportCounters;
 
@@ -78,15 +78,6 @@ pub struct ProbeSpec {
 pub enum Message {
     /// The worker is ready.
     Ready,
-    /// The worker enters a step of a request.
-    Entering {
-        /// The request.
-        seq: u64,
-        /// The step.
-        step: Step,
-        /// CPU time that the worker has used so far, in nanoseconds.
-        cpu_nanos: u64,
-    },
     /// The request is done.
     Done {
         /// The request.
@@ -199,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_frame_cut_anywhere_waits_for_its_rest() {
-        let message = Message::Entering { seq: 7, step: Step::StatxRoot, cpu_nanos: 12_345 };
+        let message = Message::Done { seq: 7, answer: Answer::Failed { errno: 12_345 } };
         let frame = encode(&message).unwrap();
         for cut in 0..frame.len() {
             let mut decoder = Decoder::default();

@@ -1,7 +1,7 @@
-//! The worker: the same binary in a hidden mode, single-threaded, on one socket, sitting in `/`.
+//! The worker: the same binary in a hidden mode, single-threaded, with one socket and one note, sitting in `/`.
 //!
-//! It may be killed at any moment and may never come back from a system call. So it holds nothing: no descriptor but its
-//! socket and what the step at hand needs, no lock, no file of anybody.
+//! It may be killed at any moment and may never come back from a system call. So it holds nothing: no descriptor but
+//! those two and what the step at hand needs, no lock, no file of anybody.
 #![expect(clippy::disallowed_methods, reason = "this is the code that touches mounts, in an expendable process")]
 #![expect(unsafe_code, reason = "close_range has no safe wrapper")]
 
@@ -12,9 +12,9 @@ use std::time::Instant;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
 use rustix::io::Errno;
 
+use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
 use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, steps};
 use crate::mounts::mountstats;
@@ -56,12 +56,12 @@ fn start(parent: i32) -> Result<(), Errno> {
     let _ = prctl::set_name(c"mountwarden-prb");
     // A worker that dumps core on a dead mount would be one more problem.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    // SAFETY: no object in this process owns a descriptor above 0 yet: it has just been started and only read its
-    // arguments. stdout and stderr are among those closed, so that a stuck worker holds nobody's pipe open.
+    // SAFETY: no object in this process owns a descriptor above 1 yet: it has just been started and only read its
+    // arguments. stderr is among those closed, so that a stuck worker holds nobody's pipe open.
     unsafe {
-        libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0);
+        libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
     }
-    Worker { socket: rustix::stdio::stdin(), seq: 0 }.serve()
+    Worker { socket: rustix::stdio::stdin(), note: rustix::stdio::stdout(), seq: 0 }.serve()
 }
 
 fn errno(error: nix::errno::Errno) -> Errno {
@@ -70,6 +70,8 @@ fn errno(error: nix::errno::Errno) -> Errno {
 
 struct Worker<'fd> {
     socket: BorrowedFd<'fd>,
+    /// Memory that it shares with the agent.
+    note: BorrowedFd<'fd>,
     seq: u64,
 }
 
@@ -102,12 +104,9 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Says which step comes next, and how much CPU was used so far: at a missed deadline the agent compares.
+    /// Notes which step comes next, and how much CPU was used so far: at a missed deadline the agent compares.
     fn enter(&self, step: Step) -> Result<(), Errno> {
-        let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_err(errno)?;
-        let cpu_nanos = u64::try_from(used.tv_sec()).unwrap_or(0).saturating_mul(1_000_000_000)
-            + u64::try_from(used.tv_nsec()).unwrap_or(0);
-        self.send(&Message::Entering { seq: self.seq, step, cpu_nanos })
+        Entered::now(self.seq, step).leave(self.note)
     }
 
     fn work(&self, job: Job) -> Result<Answer, Errno> {
@@ -137,7 +136,7 @@ impl Worker<'_> {
     /// The steps of one probe. It ends at the first one that makes the next meaningless.
     fn probe(&self, spec: &ProbeSpec) -> Result<ProbeReport, Errno> {
         let mut report = ProbeReport::default();
-        // Without another mount on the way the open never blocks (measured), so it is not worth a message of its own.
+        // Without another mount on the way the open never blocks (measured), so it is not worth a note of its own.
         self.enter(if spec.place.cached_only { Step::Open } else { Step::StatxRoot })?;
         let Some(root) = self.run(&mut report, Step::Open, || steps::open_place(&spec.place)) else {
             return Ok(report);

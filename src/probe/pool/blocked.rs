@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::localfs;
 use crate::probe::Step;
+use crate::probe::note::Entered;
 
 /// CPU time that entering a system call may still use after the worker said so.
 const ENTRY_CPU: Duration = Duration::from_millis(10);
@@ -80,12 +81,13 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    pub(super) fn describe(pid: i32, entered: Option<(Step, u64, Instant)>, clock: &OwnClock) -> Blocked {
+    pub(super) fn describe(pid: i32, entered: Option<Entered>, clock: &OwnClock) -> Blocked {
         let cpu = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime).map(Duration::from).ok();
-        let used = entered.and_then(|(_, before, _)| cpu.map(|now| now.saturating_sub(Duration::from_nanos(before))));
+        let before = entered.map(|entered| Duration::from_nanos(entered.cpu_nanos));
+        let used = before.zip(cpu).map(|(before, now)| now.saturating_sub(before));
         Blocked {
-            step: entered.map(|(step, ..)| step),
-            millis: entered.map_or(0, |(.., since)| millis(since.elapsed())),
+            step: entered.map(|entered| entered.step),
+            millis: entered.map_or(0, |entered| millis(entered.ago())),
             cpu_micros: used.map(|used| u64::try_from(used.as_micros()).unwrap_or(u64::MAX)),
             process_state: process_state(pid),
             stack: stack(pid),

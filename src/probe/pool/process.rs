@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use crate::probe::Step;
+use crate::probe::note::{Entered, Note};
 use crate::probe::wire::{self, Answer, Decoder, Job, Message, Request, WireError};
 use crate::probe::worker::WORKER_ARGUMENT;
 
@@ -22,13 +22,12 @@ pub(super) struct Process {
     pid: i32,
     socket: UnixStream,
     decoder: Decoder,
+    note: Note,
     seq: u64,
 }
 
 /// What a worker said.
 pub(super) enum Heard {
-    /// It enters a step, having used so much CPU (nanoseconds).
-    Entering(Step, u64),
     /// It is done.
     Done(Answer),
     /// It closed its socket.
@@ -49,10 +48,12 @@ pub(super) enum Breach {
 }
 
 impl Process {
-    /// Starts a worker whose standard input is its socket; it closes everything else by itself.
+    /// Starts a worker. Its standard input is its socket, its standard output where it leaves its notes; it closes
+    /// everything else by itself.
     pub(super) fn start(image: &Path) -> io::Result<Process> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
+        let note = Note::new()?;
         let socket = UnixStream::from_std(ours)?;
         #[expect(clippy::disallowed_methods, reason = "this is the one place that starts workers")]
         let child = Command::new(image)
@@ -61,17 +62,22 @@ impl Process {
             .arg(std::process::id().to_string())
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(note.share()?))
             .stderr(Stdio::null())
             // A signal for the agent's process group (Ctrl-C) is the agent's to handle.
             .process_group(0)
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Process { child, pid, socket, decoder: Decoder::default(), seq: 0 })
+        Ok(Process { child, pid, socket, decoder: Decoder::default(), note, seq: 0 })
     }
 
     pub(super) fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// The step of the job at hand that it was in last, if it ever ran.
+    pub(super) fn entered(&self) -> Option<Entered> {
+        self.note.read(self.seq)
     }
 
     /// It is dead, and reaped.
@@ -96,10 +102,6 @@ impl Process {
             match self.decoder.take::<Message>()? {
                 Some(Message::Ready) if self.seq == 1 => continue,
                 Some(Message::Ready) => return Err(Breach::Excess),
-                Some(Message::Entering { seq, step, cpu_nanos }) => {
-                    self.expect(seq)?;
-                    return Ok(Heard::Entering(step, cpu_nanos));
-                }
                 Some(Message::Done { seq, answer }) => {
                     self.expect(seq)?;
                     // The worker answers once and then waits: anything behind the answer is a breach.

@@ -1,10 +1,14 @@
-//! The pool against workers that misbehave. They are shell scripts that speak on the worker's socket, their stdin.
+//! The pool against workers that misbehave. They are shell scripts that speak on the worker's socket, their stdin, and
+//! leave their notes on stdout.
 #![expect(clippy::disallowed_methods, reason = "the tests write the impostors to a scratch directory")]
 
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
+use crate::probe::Step;
+use crate::probe::note::Entered;
 use crate::probe::wire::{self, Message};
 
 const DEADLINE: Duration = Duration::from_millis(700);
@@ -13,7 +17,10 @@ const LIMITS: Limits = Limits { warm: 1, max: 4, per_owner: 4 };
 /// A worker that runs `script`; `$FRAMES` is a directory with the frames of [`frames`].
 fn pool(directory: &Path, script: &str) -> Pool {
     let path = directory.join("worker");
-    let body = format!("#!/bin/sh\nFRAMES={}\nsay() {{ cat \"$FRAMES/$1\" >&0; }}\n{script}\n", directory.display());
+    let body = format!(
+        "#!/bin/sh\nFRAMES={}\nsay() {{ cat \"$FRAMES/$1\" >&0; }}\nenter() {{ cat \"$FRAMES/entering\"; }}\n{script}\n",
+        directory.display()
+    );
     frames(directory);
     // Written under another name and moved: a file open for writing cannot be executed, and other tests fork meanwhile.
     std::fs::write(directory.join("draft"), body).unwrap();
@@ -24,12 +31,12 @@ fn pool(directory: &Path, script: &str) -> Pool {
 }
 
 fn frames(directory: &Path) {
-    let entering =
-        |seq| wire::encode(&Message::Entering { seq, step: Step::StatxRoot, cpu_nanos: u64::MAX / 2 }).unwrap();
     let done = |seq| wire::encode(&Message::Done { seq, answer: Answer::Failed { errno: 7 } }).unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(directory.join(name), bytes).unwrap();
     write("ready", &wire::encode(&Message::Ready).unwrap());
-    write("entering", &entering(1));
+    Entered { seq: 1, step: Step::StatxRoot, cpu_nanos: u64::MAX / 2, at_nanos: 1 }
+        .leave(std::fs::File::create(directory.join("entering")).unwrap().as_fd())
+        .unwrap();
     write("done", &done(1));
     write("done-twice", &[done(1), done(1)].concat());
     write("done-other", &done(9));
@@ -50,7 +57,7 @@ async fn outcome_of(script: &str) -> (Outcome, Counts) {
 
 #[tokio::test]
 async fn a_worker_that_answers_is_kept() {
-    let (outcome, counts) = outcome_of("say ready; say entering; say done; read -r line").await;
+    let (outcome, counts) = outcome_of("say ready; enter; say done; read -r line").await;
     assert!(matches!(outcome, Outcome::Answered(Answer::Failed { errno: 7 })), "{outcome:?}");
     assert_eq!((counts.idle, counts.busy, counts.stuck, counts.protocol_errors), (1, 0, 0, 0));
 }
@@ -94,7 +101,7 @@ async fn half_a_frame_and_then_nothing_is_a_missed_deadline_without_evidence() {
 #[tokio::test]
 async fn silence_after_a_step_was_entered_is_evidence_and_the_worker_is_reaped() {
     let directory = tempfile::tempdir().unwrap();
-    let pool = pool(directory.path(), "say ready; say entering; exec sleep 5");
+    let pool = pool(directory.path(), "say ready; enter; exec sleep 5");
     let outcome = run(&pool).await;
     let Outcome::Missed { blocked, gone } = outcome else { panic!("{outcome:?}") };
     assert_eq!(blocked.step, Some(Step::StatxRoot));
@@ -106,7 +113,7 @@ async fn silence_after_a_step_was_entered_is_evidence_and_the_worker_is_reaped()
 
 #[tokio::test]
 async fn a_worker_that_dies_says_nothing_about_the_mount() {
-    let (outcome, counts) = outcome_of("say ready; say entering; kill -9 $$").await;
+    let (outcome, counts) = outcome_of("say ready; enter; kill -9 $$").await;
     assert!(matches!(outcome, Outcome::Lost(_)), "{outcome:?}");
     assert!(counts.lost >= 1);
 }
@@ -121,7 +128,7 @@ async fn a_program_that_cannot_be_started_is_reported() {
 #[tokio::test]
 async fn with_all_places_taken_a_job_is_turned_away_and_counted() {
     let directory = tempfile::tempdir().unwrap();
-    let pool = pool(directory.path(), "say ready; say entering; exec sleep 5");
+    let pool = pool(directory.path(), "say ready; enter; exec sleep 5");
     let long = Duration::from_secs(4);
     let blocked: Vec<_> = (0..LIMITS.max)
         .map(|_| {
@@ -144,7 +151,7 @@ async fn with_all_places_taken_a_job_is_turned_away_and_counted() {
 #[tokio::test]
 async fn each_worker_that_is_killed_is_replaced_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let pool = pool(directory.path(), "say ready; say entering; exec sleep 5");
+    let pool = pool(directory.path(), "say ready; enter; exec sleep 5");
     let outcomes = tokio::join!(run(&pool), run(&pool), run(&pool));
     assert!(matches!(outcomes, (Outcome::Missed { .. }, Outcome::Missed { .. }, Outcome::Missed { .. })));
     assert_eq!((pool.counts().idle, pool.counts().busy), (LIMITS.warm as u64, 0));
@@ -153,7 +160,7 @@ async fn each_worker_that_is_killed_is_replaced_at_once() {
 #[tokio::test]
 async fn idle_workers_that_somebody_killed_do_not_count_as_ready() {
     let directory = tempfile::tempdir().unwrap();
-    let mut pool = pool(directory.path(), "say ready; say entering; say done; read -r line");
+    let mut pool = pool(directory.path(), "say ready; enter; say done; read -r line");
     Arc::get_mut(&mut pool.shared).unwrap().limits.warm = 4;
     pool.keep_warm();
     let victims: Vec<i32> = pool.state().idle.iter().map(Process::pid).collect();
@@ -165,8 +172,27 @@ async fn idle_workers_that_somebody_killed_do_not_count_as_ready() {
     while !victims.iter().all(dead) {
         tokio::task::yield_now().await;
     }
+    // A second later.
+    pool.state().buried = None;
     let (outcome, counts) = (run(&pool).await, pool.counts());
     assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
     assert_eq!((counts.idle, counts.busy, counts.lost), (4, 0, 4));
     assert!(pool.state().idle.iter().all(|process| !victims.contains(&process.pid())));
+}
+
+#[tokio::test]
+async fn in_a_burst_a_job_takes_the_worker_that_is_given_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = pool(directory.path(), "say ready; read -r line");
+    let (process, _) = pool.take().await.unwrap();
+    let pid = process.pid();
+    let next = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.take_warm().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished(), "the only worker is at work");
+    pool.give_back(process);
+    assert_eq!(next.await.unwrap().map(|process| process.pid()), Some(pid));
+    assert_eq!(pool.counts().started, LIMITS.warm as u64);
 }
