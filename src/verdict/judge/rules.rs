@@ -105,7 +105,7 @@ fn open_error(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: 
             libc::ESTALE if evidence.facts.is_nfs() && tuning.has("stale") => {
                 Some(hard(State::Stale, Some(Cause::Unknown), said))
             }
-            libc::ENOTCONN | libc::ECONNABORTED if evidence.facts.kind == Some(Kind::Fuse) => {
+            libc::ENOTCONN | libc::ECONNABORTED if evidence.facts.kind == Some(Kind::Fuse) && tuning.has("fuse") => {
                 Some(hard(State::Lost, Some(Cause::DaemonDead), said))
             }
             _ => other_error(evidence, tuning, errno, said),
