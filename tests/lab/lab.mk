@@ -5,7 +5,7 @@ LAB = cargo test --quiet --test lab --
 
 .PHONY: lab lab-quick lab-blind demo
 
-lab: build ## Every fault of the design in real machines (about 25 minutes)
+lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --jobs $(LAB_JOBS)
 
