@@ -14,7 +14,7 @@ ARGS ?=
 # One target after the other even with -j: cargo uses all cores by itself, and the tests measure times.
 .NOTPARALLEL:
 
-# lab, lab-quick and demo are declared where their rules are: a phony target without a rule would count as done.
+# lab, lab-quick, lab-blind and demo are declared where their rules are: a phony target without a rule would count as done.
 .PHONY: help build run test bench lint fmt
 
 help: ## List the targets
@@ -45,5 +45,5 @@ bench: build ## Measure the cost of the agent (docs/performance.md)
 	@tests/packages.sh bench
 	$(CARGO) bench $(LOCKED) --bench agent
 
-# lab, lab-quick and demo. Without the file they have no rule, and so they fail: a lab that did not run did not pass.
+# lab, lab-quick, lab-blind and demo. Without the file they have no rule, and so they fail: a lab that did not run did not pass.
 -include tests/lab/lab.mk

@@ -16,6 +16,7 @@ mod run;
 mod servers;
 mod target;
 mod transports;
+mod wall;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -11,6 +11,7 @@ mod common {
     pub mod wait;
 }
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use common::fusefs::FuseFs;
 use common::process::state_of;
 use common::sandbox::Sandbox;
 use common::wait::{PATIENCE, eventually};
-use mountwarden::snapshot::Snapshot;
+use mountwarden::snapshot::{MountStatus, Snapshot};
+use mountwarden::verdict::judge::DETECTORS;
 use mountwarden::verdict::{Cause, State};
 
 /// Short times keep the tests short; the proportions are those of the defaults.
@@ -50,6 +52,11 @@ fn config(sandbox: &Sandbox) -> String {
 
 fn start_agent(sandbox: &Sandbox) -> Agent {
     Agent::start(&["--config", &config(sandbox)])
+}
+
+/// The agent with one of its detectors switched off.
+fn start_agent_without(sandbox: &Sandbox, detector: &str) -> Agent {
+    Agent::start(&["--config", &config(sandbox), "--without-detector", detector])
 }
 
 /// One row of the table of expectations.
@@ -115,6 +122,17 @@ const CELLS: [Cell; 7] = [
     },
 ];
 
+impl Cell {
+    fn of(name: &str) -> &'static Cell {
+        CELLS.iter().find(|cell| cell.name == name).unwrap()
+    }
+}
+
+/// Detectors on which no row of the lab depends, a cell that does, and what is said of it without: the error as such, or
+/// nothing at all.
+const DETECTORS_OF_FUSE: [(&str, &str, State); 2] =
+    [("fuse", "killed", State::Error), ("errno", "eio", State::Healthy)];
+
 #[test]
 fn check_says_what_is_the_matter_with_each_mount() {
     let _alone = alone();
@@ -168,6 +186,57 @@ fn the_agent_notices_each_fault_within_interval_and_deadline() {
         });
         assert!(current, "{}: not the current state in /metrics", cell.name);
     }
+}
+
+#[test]
+fn without_its_detector_a_fault_is_not_told() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("without_its_detector_a_fault_is_not_told") else { return };
+    for (detector, name, instead) in DETECTORS_OF_FUSE {
+        let cell = Cell::of(name);
+        let dir = sandbox.dir(name);
+        let mut fs = FuseFs::mount(&dir, cell.options);
+        let (with, without) = (start_agent(&sandbox), start_agent_without(&sandbox, detector));
+        for agent in [&with, &without] {
+            agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+        }
+        (cell.break_it)(&mut fs);
+        let told = with.eventually(&dir, PATIENCE, |mount| mount.state == cell.state);
+        assert!(cell.causes.contains(&told.cause), "{detector}: {told:#?}");
+        // Three failed probes are enough for every rule that could say something.
+        let failed = |mount: &MountStatus| mount.probes.get("error").is_some_and(|count| *count >= 3);
+        let untold = without.eventually(&dir, PATIENCE, failed);
+        assert_eq!(untold.state, instead, "without {detector}: {untold:#?}");
+    }
+}
+
+#[test]
+fn without_its_detector_check_does_not_tell_a_fault() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("without_its_detector_check_does_not_tell_a_fault") else { return };
+    let config = config(&sandbox);
+    for (detector, name, instead) in DETECTORS_OF_FUSE {
+        let cell = Cell::of(name);
+        let dir = sandbox.dir(name);
+        let mut fs = FuseFs::mount(&dir, cell.options);
+        (cell.break_it)(&mut fs);
+        let path = dir.to_str().unwrap();
+        let state =
+            |flags: &[&str]| mount_at(&check(&[&["--config", &config, path], flags].concat()).0, &dir).unwrap().state;
+        assert_eq!(state(&[]), cell.state, "{detector}");
+        assert_eq!(state(&["--without-detector", detector]), instead, "without {detector}");
+    }
+}
+
+/// A detector whose loss no real fault would show is not proven to be needed.
+#[test]
+fn every_detector_is_needed_by_a_row_of_the_lab_or_by_a_test_here() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/matrix.yaml");
+    let matrix: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rows = matrix["rows"].as_array().unwrap().iter();
+    let of_the_lab = rows.filter_map(|row| row["detectors"].as_array()).flatten().filter_map(|name| name.as_str());
+    let needed: BTreeSet<&str> = of_the_lab.chain(DETECTORS_OF_FUSE.map(|(detector, ..)| detector)).collect();
+    assert_eq!(needed, BTreeSet::from(DETECTORS));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::registry::{Newcomer, Registry};
 use super::servers::{ServerKey, Servers};
 use super::transports::Transports;
+use super::wall::WallClock;
 use crate::config::Config;
 use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
@@ -52,6 +53,7 @@ pub(super) struct Core {
     pub(super) config: Config,
     pub(super) filter: Filter,
     pub(super) start: Instant,
+    pub(super) wall: WallClock,
     pub(super) node: String,
     pub(super) table: Table,
     pub(super) registry: Registry,
@@ -91,6 +93,7 @@ impl Core {
         Core {
             filter,
             start: Instant::now(),
+            wall: WallClock::default(),
             node,
             table: Table::default(),
             registry: Registry::default(),

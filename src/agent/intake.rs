@@ -122,7 +122,7 @@ impl Core {
     }
 
     fn identified(&mut self, newcomer: &Newcomer, identity: Option<&Identity>) {
-        let (now, unix) = (self.now(), super::unix_now());
+        let (now, unix) = (self.now(), self.unix_now());
         let Some(id) = self.registry.identified(newcomer, identity, unix) else { return };
         let Some(target) = self.registry.targets.get(&id) else { return };
         self.schedule.add(id, target.dev, &target.server_label(), target.watched(), now);

@@ -62,7 +62,7 @@ impl Core {
 
     /// `ended`: a probe just came to its end; otherwise an older look is judged again.
     fn judge_target(&mut self, id: TargetId, observation: Observation, ended: bool) {
-        let (now, unix, tuning) = (self.now(), super::unix_now(), self.tuning(id));
+        let (now, unix, tuning) = (self.now(), self.unix_now(), self.tuning(id));
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         let evidence = Evidence {
             at_millis: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),

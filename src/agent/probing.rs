@@ -170,9 +170,10 @@ impl Core {
     fn on_report(&mut self, id: TargetId, way: Way, report: ProbeReport, now: Now) {
         let lost_way = |step: &StepResult| matches!(step.errno, Some(libc::ENOENT | libc::ELOOP));
         self.reread |= report.mismatch || report.step(Step::Open).is_some_and(lost_way);
-        if self.root_replaced(id, way, &report) || self.may_identify(id, &report, now) {
+        let joins_another = self.may_identify(id, &report, now) && !self.take_identity(id, way, &report);
+        if joins_another || self.root_replaced(id, way, &report) {
             // Unmounted and mounted again between two readings of the table: another root under the same numbers. Or a root
-            // that could not be identified and now can.
+            // that could not be identified, and now turns out to be another target's.
             if let Some(target) = self.registry.dissolve(id) {
                 self.forget(&target, now);
             }
@@ -212,6 +213,13 @@ impl Core {
             self.reidentified = Some(now);
         }
         due
+    }
+
+    /// A root could be identified after all. What is known of the mount stays, unless another target has this root already.
+    fn take_identity(&mut self, id: TargetId, way: Way, report: &ProbeReport) -> bool {
+        let mount = self.table.mounts.iter().find(|mount| mount.id == way.mount_id);
+        let found = mount.zip(report.identity.as_ref());
+        found.is_some_and(|(mount, identity)| self.registry.take_identity(id, mount, identity))
     }
 
     fn root_replaced(&self, id: TargetId, way: Way, report: &ProbeReport) -> bool {

@@ -19,7 +19,7 @@ impl Core {
     /// What is known now.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let ready = self.ready();
-        let now = self.now();
+        let (now, generated) = (self.now(), self.unix_now());
         let mut targets: Vec<&Target> = self.registry.targets.values().collect();
         targets.sort_by(|a, b| a.labels.cmp(&b.labels));
         let mut summary: BTreeMap<String, usize> = State::ALL.iter().map(|state| (state.to_string(), 0)).collect();
@@ -42,7 +42,7 @@ impl Core {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.clone(),
-            generated: super::unix_now(),
+            generated,
             ready,
             interval_seconds: self.config.interval.as_secs_f64(),
             timeout_seconds: self.config.timeout.as_secs_f64(),

@@ -9,7 +9,7 @@ use mountwarden::verdict::{Cause, State};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{self, Asked};
-use crate::matrix::{Cell, Expected, Heals};
+use crate::matrix::{AgentStarts, Cell, Expected, Heals};
 use crate::surface::{self, Agent};
 use crate::watch::{Change, Watch, any_cause, matches_any, words};
 
@@ -34,6 +34,8 @@ const SCRAPE_LIMIT: f64 = 1.0;
 pub(crate) struct Outcome {
     /// Empty: passed.
     pub(crate) failures: Vec<String>,
+    /// Of them those that came while the fault was made and until it was known: what a detector is needed for.
+    pub(crate) not_told: usize,
     /// State and cause at the end of the detection.
     pub(crate) seen_state: Option<State>,
     pub(crate) seen_cause: Option<Cause>,
@@ -81,15 +83,26 @@ struct Run {
 
 impl Run {
     fn all(&mut self) -> Result<()> {
+        if self.cell.agent == AgentStarts::AfterFault {
+            return self.all_with_a_late_agent();
+        }
         let healthy = [any_cause(State::Healthy)];
-        let mut agent = self.start_agent(&healthy)?;
+        let mut agent = self.start_agent(&healthy, "the agent does not call the mount healthy before the fault")?;
         let load = self.cell.load.then(start_load).transpose()?;
         // One more round, so that the agent has met every entry twice before anything happens.
         self.watch.phase("before the fault", &[&healthy], false);
         self.watch.hold(self.seconds(self.cell.interval + 1.0));
 
-        let complete = self.make_fault(&healthy)?;
+        if self.cell.after_probe && !self.watch.until_probed(self.seconds(2.0 * self.cell.interval)) {
+            self.watch.fail("no probe ended for two intervals");
+        }
+        self.watch.phase("fault", &[&healthy, &self.cell.transient, &self.cell.expect], false);
+        let before = self.watch.failures.len();
+        let complete = self.make_fault()?;
         self.detect(complete, &healthy)?;
+        if self.count_not_told(&mut agent, before)? {
+            return self.end_agent(agent);
+        }
         if self.cell.hangs {
             self.while_dead()?;
             agent = self.restart_agent(agent)?;
@@ -98,34 +111,51 @@ impl Run {
             self.heal(&healthy)?;
         }
         drop(load);
-        if let Some(status) = agent.ended() {
-            self.watch.fail(format!("the agent ended by itself: {status}"));
+        self.end_agent(agent)
+    }
+
+    /// The agent knows the mount only as the fault has left it.
+    fn all_with_a_late_agent(&mut self) -> Result<()> {
+        let healthy = [any_cause(State::Healthy)];
+        let expect = self.cell.expect.clone();
+        let complete = self.make_fault()?;
+        let mut agent = self.meet_fault()?;
+        self.detect(complete, &expect)?;
+        if !self.count_not_told(&mut agent, 0)? && self.cell.heals != Heals::No {
+            self.heal(&healthy)?;
         }
         self.end_agent(agent)
+    }
+
+    /// Counts what went wrong until the fault was known. True: that was all that this cell is for.
+    fn count_not_told(&mut self, agent: &mut Agent, failures_before: usize) -> Result<bool> {
+        if let Some(status) = agent.ended() {
+            bail!("the agent ended by itself, see agent.log: {status}");
+        }
+        self.outcome.not_told = self.watch.failures.len() - failures_before;
+        Ok(self.cell.without.is_some())
     }
 
     fn seconds(&self, seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
     }
 
-    fn start_agent(&mut self, healthy: &[Expected]) -> Result<Agent> {
+    /// Starts the agent and waits until it says one of `wanted`.
+    fn start_agent(&mut self, wanted: &[Expected], otherwise: &str) -> Result<Agent> {
         let mut agent = Agent::start(&self.cell, &self.log)?;
-        self.watch.phase("start", &[healthy, &[any_cause(State::Unknown)]], true);
+        self.watch.phase("start", &[wanted, &[any_cause(State::Unknown)]], true);
         let begin = Instant::now();
-        while self.watch.until(healthy, Duration::from_secs(1)).is_none() {
+        while self.watch.until(wanted, Duration::from_secs(1)).is_none() {
             if let Some(status) = agent.ended() {
                 bail!("the agent ended by itself, see agent.log: {status}");
             }
-            ensure!(begin.elapsed() < START_LIMIT, "the agent does not call the mount healthy before the fault");
+            ensure!(begin.elapsed() < START_LIMIT, "{otherwise}");
         }
         Ok(agent)
     }
 
     /// Makes the fault, watching meanwhile; the moment it was complete.
-    fn make_fault(&mut self, healthy: &[Expected]) -> Result<Instant> {
-        let transient = self.cell.transient.clone();
-        let expect = self.cell.expect.clone();
-        self.watch.phase("fault", &[healthy, &transient, &expect], false);
+    fn make_fault(&mut self) -> Result<Instant> {
         let mut script = shell(&format!("fault {}", self.cell.fault))?;
         let complete = self.finish(&mut script, "the fault")?;
         self.outcome.fault_uptime = uptime();
@@ -218,12 +248,18 @@ impl Run {
     /// Ends the agent and starts a new one, which meets a mount that is dead from the beginning.
     fn restart_agent(&mut self, agent: Agent) -> Result<Agent> {
         self.end_agent(agent)?;
+        self.meet_fault()
+    }
+
+    /// Starts an agent that never saw the mount without its fault: it has to know as soon as one that did.
+    fn meet_fault(&mut self) -> Result<Agent> {
         let expect = self.cell.expect.clone();
-        let agent = Agent::start(&self.cell, &self.log)?;
-        self.watch.phase("new agent", &[&expect, &[any_cause(State::Unknown)]], true);
-        let limit = START_LIMIT + self.seconds(self.cell.interval + self.cell.deadline);
-        if self.watch.until(&expect, limit).is_none() {
-            self.watch.fail("does not see that the mount is dead");
+        let at_first = [expect.as_slice(), &[any_cause(State::Unknown)]].concat();
+        let agent = self.start_agent(&at_first, "the new agent does not list the mount")?;
+        self.watch.phase("new agent", &[&at_first], false);
+        let limit = self.cell.interval + self.cell.deadline + self.cell.slack;
+        if self.watch.until(&expect, self.seconds(limit)).is_none() {
+            self.watch.fail(format!("does not say what is expected of it within {limit:.1} s"));
         }
         Ok(agent)
     }
@@ -268,7 +304,10 @@ impl Run {
         bail!("the kernel does not recover")
     }
 
-    fn end_agent(&mut self, agent: Agent) -> Result<()> {
+    fn end_agent(&mut self, mut agent: Agent) -> Result<()> {
+        if let Some(status) = agent.ended() {
+            self.watch.fail(format!("the agent ended by itself: {status}"));
+        }
         let ending = agent.terminate()?;
         self.outcome.term_seconds.push(ending.seconds);
         match ending.status {

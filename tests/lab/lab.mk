@@ -3,15 +3,19 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick demo
+.PHONY: lab lab-quick lab-blind demo
 
-lab: build ## Every fault of the design in real machines (about 25 minutes)
+lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --jobs $(LAB_JOBS)
 
 lab-quick: build ## The part of the lab that catches the common breakage (3 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --quick --jobs $(LAB_JOBS)
+
+lab-blind: build ## Every cell without each detector that it needs: it has to miss its fault
+	@tests/packages.sh lab
+	$(LAB) run --without-detector each --jobs $(LAB_JOBS)
 
 demo: build ## A server that goes silent, is replaced, unexported: the agent at work
 	@tests/packages.sh demo

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use mountwarden::verdict::judge::DETECTORS;
 use mountwarden::verdict::{Cause, Finding, State};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,12 @@ pub(crate) struct Matrix {
 struct Row {
     name: String,
     fault: Option<String>,
+    #[serde(default)]
+    after_probe: bool,
+    interval: Option<f64>,
+    deadline: Option<f64>,
+    #[serde(default)]
+    agent: AgentStarts,
     #[serde(default = "all_versions")]
     versions: Vec<String>,
     #[serde(default = "all_modes")]
@@ -79,6 +86,8 @@ pub(crate) struct Expected {
     pub(crate) cause: Option<Cause>,
     /// Has to stand among the findings.
     pub(crate) finding: Option<Finding>,
+    /// Has to stand in the sentence of evidence.
+    pub(crate) says: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -87,6 +96,18 @@ enum Within {
     Interval,
     #[serde(rename = "interval+deadline")]
     IntervalAndDeadline,
+    #[serde(rename = "4 intervals")]
+    FourIntervals,
+}
+
+/// When the agent comes to the mount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AgentStarts {
+    #[default]
+    BeforeFault,
+    /// It never saw the mount healthy.
+    AfterFault,
 }
 
 /// What makes the mount work again.
@@ -133,6 +154,8 @@ pub(crate) struct Cell {
     pub(crate) name: String,
     pub(crate) row: String,
     pub(crate) fault: String,
+    pub(crate) after_probe: bool,
+    pub(crate) agent: AgentStarts,
     pub(crate) version: String,
     pub(crate) mode: String,
     pub(crate) expect: Vec<Expected>,
@@ -159,6 +182,17 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
+    /// The cell without each of its detectors that are `chosen`, one at a time.
+    pub(crate) fn blinded(&self, chosen: impl Fn(&str) -> bool) -> Vec<Cell> {
+        let detectors = self.detectors.iter().filter(|detector| chosen(detector));
+        let without = |detector: &String| Cell {
+            name: format!("{}-without-{detector}", self.name),
+            without: Some(detector.clone()),
+            ..self.clone()
+        };
+        detectors.map(without).collect()
+    }
+
     /// Wall-clock limit of the guest: everything a correct cell does, on a machine that is three times too slow.
     pub(crate) fn time_limit(&self) -> std::time::Duration {
         std::time::Duration::from_secs_f64(150.0 + 1.2 * self.watch)
@@ -176,6 +210,9 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Cell>> {
         if let Some(stray) = row.quick.iter().find(|name| !known.contains(name)) {
             bail!("row {}: quick names {stray}, which is none of its cells", row.name);
         }
+        if let Some(stray) = row.detectors.iter().find(|name| !DETECTORS.contains(&name.as_str())) {
+            bail!("row {}: there is no detector {stray}, but {}", row.name, DETECTORS.join(", "));
+        }
         for version in &row.versions {
             for mode in &row.modes {
                 cells.push(matrix.cell(row, version, mode)?);
@@ -187,9 +224,12 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Cell>> {
 
 impl Matrix {
     fn cell(&self, row: &Row, version: &str, mode: &str) -> Result<Cell> {
+        let interval = row.interval.unwrap_or(self.interval);
+        let deadline = row.deadline.unwrap_or(self.deadline);
         let within = match (row.within, row.watch) {
-            (Some(Within::Interval), None) => self.interval,
-            (Some(Within::IntervalAndDeadline), None) => self.interval + self.deadline,
+            (Some(Within::Interval), None) => interval,
+            (Some(Within::IntervalAndDeadline), None) => interval + deadline,
+            (Some(Within::FourIntervals), None) => 4.0 * interval,
             (None, Some(_)) => 0.0,
             _ => bail!("row {}: needs either `within` or `watch`", row.name),
         };
@@ -198,6 +238,8 @@ impl Matrix {
             name: format!("{}-{variant}", row.name),
             row: row.name.clone(),
             fault: row.fault.clone().unwrap_or_else(|| row.name.clone()),
+            after_probe: row.after_probe,
+            agent: row.agent,
             version: version.to_owned(),
             mode: mode.to_owned(),
             expect: row.expect.clone(),
@@ -208,8 +250,8 @@ impl Matrix {
             server: row.server,
             hangs: row.hangs,
             load: row.load,
-            interval: self.interval,
-            deadline: self.deadline,
+            interval,
+            deadline,
             backoff_max: self.backoff_max,
             slack: self.slack,
             detectors: row.detectors.clone(),

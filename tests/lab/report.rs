@@ -18,9 +18,10 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// Without one of its detectors a cell has to fail, else the detector proves nothing.
+    /// Without one of its detectors a cell has to miss its fault, else the detector proves nothing. Failing in another
+    /// way, or leaving no result, proves nothing either.
     pub(crate) fn passed(&self) -> bool {
-        self.outcome.failures.is_empty() != self.cell.without.is_some()
+        if self.cell.without.is_some() { self.outcome.not_told > 0 } else { self.outcome.failures.is_empty() }
     }
 
     /// One line of progress, and one more per failure.
@@ -36,9 +37,12 @@ impl Finished {
             let _ = write!(line, ", kernel back in {kernel:.1} s, healthy {seconds:.1} s later");
         }
         let _ = write!(line, " [{:.0} s]", self.wall);
-        if self.cell.without.is_some() {
-            let _ = write!(line, " (meant to fail: {} ways)", self.outcome.failures.len());
+        if self.cell.without.is_some() && self.passed() {
+            line.push_str(" (meant to miss it, and did)");
         } else {
+            if self.cell.without.is_some() {
+                line.push_str("\n         the fault is told without the detector, or the cell did not get as far");
+            }
             for failure in &self.outcome.failures {
                 let _ = write!(line, "\n         {failure}");
             }

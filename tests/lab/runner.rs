@@ -28,7 +28,8 @@ pub(crate) struct Run {
     /// Guests at a time. They mostly wait; what they need is CPU while they boot.
     #[arg(long, default_value_t = 6)]
     jobs: usize,
-    /// Switch a detector of the agent off: the cells that depend on it, and only those, run and have to fail.
+    /// Switch a detector of the agent off: the cells that depend on it, and only those, run and have to fail; `each`
+    /// does so for every detector in turn.
     #[arg(long, value_name = "NAME")]
     without_detector: Option<String>,
     /// Where logs and results go.
@@ -73,10 +74,9 @@ fn choose(cells: Vec<Cell>, options: &Run) -> Vec<Cell> {
         .into_iter()
         .filter(|cell| !options.quick || cell.quick)
         .filter(|cell| options.only.as_ref().is_none_or(|only| only.is_match(&cell.name)))
-        .filter(|cell| options.without_detector.as_ref().is_none_or(|name| cell.detectors.contains(name)))
         .collect();
-    for cell in &mut chosen {
-        cell.without.clone_from(&options.without_detector);
+    if let Some(name) = &options.without_detector {
+        chosen = chosen.iter().flat_map(|cell| cell.blinded(|detector| name == "each" || name == detector)).collect();
     }
     chosen.sort_by(|a, b| b.watch.total_cmp(&a.watch));
     chosen

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use mountwarden::snapshot::{MountStatus, Snapshot};
+use mountwarden::snapshot::{MountStatus, Snapshot, UnixSeconds};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -96,18 +96,24 @@ fn duration(seconds: f64) -> String {
 
 /// The mount at `mountpoint` as `/api/v1/mounts` shows it; `None` while the agent does not list it, or does not listen yet.
 pub(crate) fn mount(mountpoint: &str) -> Option<MountStatus> {
-    let body = get(PAGES, "/api/v1/mounts").ok()?;
-    find(&body, mountpoint)
+    Some(look(mountpoint)?.0)
+}
+
+/// The same, and when the agent says that it wrote this.
+pub(crate) fn look(mountpoint: &str) -> Option<(MountStatus, UnixSeconds)> {
+    let snapshot: Snapshot = serde_json::from_slice(&get(PAGES, "/api/v1/mounts").ok()?).ok()?;
+    let generated = snapshot.generated;
+    Some((find(snapshot, mountpoint)?, generated))
 }
 
 /// What `mountwarden status --json` prints about the mount, and its exit code.
 pub(crate) fn status_command(mountpoint: &str) -> Result<(Option<MountStatus>, Option<i32>)> {
     let output = Command::new(AGENT).args(["status", "--json"]).output()?;
-    Ok((find(&output.stdout, mountpoint), output.status.code()))
+    let snapshot = serde_json::from_slice(&output.stdout).ok();
+    Ok((snapshot.and_then(|snapshot| find(snapshot, mountpoint)), output.status.code()))
 }
 
-fn find(document: &[u8], mountpoint: &str) -> Option<MountStatus> {
-    let snapshot: Snapshot = serde_json::from_slice(document).ok()?;
+fn find(snapshot: Snapshot, mountpoint: &str) -> Option<MountStatus> {
     snapshot.mounts.into_iter().find(|mount| mount.mountpoint == mountpoint)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mountwarden::snapshot::MountStatus;
+use mountwarden::snapshot::{MountStatus, UnixSeconds};
 use mountwarden::verdict::{Cause, State};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,9 @@ use crate::surface;
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(200);
+
+/// Seconds by which two readings of one clock may differ: what the agent leaves uncorrected, and an emulated CPU.
+const CLOCK_SLACK: f64 = 3.0;
 
 /// A change of what the agent says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,7 +69,11 @@ impl Watch {
 
     /// One look at the agent, then a rest.
     pub(crate) fn look(&mut self) -> Option<MountStatus> {
-        let seen = surface::mount(self.mountpoint);
+        let seen = surface::look(self.mountpoint);
+        if let Some((mount, generated)) = &seen {
+            self.hold_times_against_the_clock(mount, *generated);
+        }
+        let seen = seen.map(|(mount, _)| mount);
         self.record(seen.as_ref());
         match &seen {
             None if !self.may_miss => self.fail("the agent does not show the mount"),
@@ -90,11 +97,39 @@ impl Watch {
         None
     }
 
+    /// Looks until a further probe has ended, at most for `limit`; whether one did.
+    pub(crate) fn until_probed(&mut self, limit: Duration) -> bool {
+        let begin = Instant::now();
+        let last = |seen: Option<MountStatus>| seen.and_then(|mount| mount.last_probe);
+        let before = last(self.look());
+        while begin.elapsed() < limit {
+            if last(self.look()) > before {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Looks for as long as `time`.
     pub(crate) fn hold(&mut self, time: Duration) {
         let begin = Instant::now();
         while begin.elapsed() < time {
             self.look();
+        }
+    }
+
+    /// Nothing that the agent tells of happened before the cell began or will only happen, whatever the wall clock was
+    /// set to meanwhile: `begin` is of the clock that nobody sets.
+    fn hold_times_against_the_clock(&mut self, mount: &MountStatus, generated: UnixSeconds) {
+        let lasted = self.begin.elapsed().as_secs_f64();
+        let times =
+            [("since", Some(mount.since)), ("last_probe", mount.last_probe), ("last_success", mount.last_success)];
+        for (name, age) in times.into_iter().filter_map(|(name, time)| Some((name, generated - time?))) {
+            if age < -CLOCK_SLACK {
+                self.fail(format!("`{name}` lies in the future"));
+            } else if age > lasted + CLOCK_SLACK {
+                self.fail(format!("`{name}` lies before the cell began"));
+            }
         }
     }
 
@@ -143,10 +178,11 @@ fn matches(expected: &Expected, mount: &MountStatus) -> bool {
         (Some(wanted), Some(seen)) => wanted == seen,
     };
     let finding = expected.finding.is_none_or(|wanted| mount.findings.contains(&wanted));
-    expected.state == mount.state && cause && finding
+    let says = expected.says.as_ref().is_none_or(|words| mount.evidence.contains(words));
+    expected.state == mount.state && cause && finding && says
 }
 
 /// A verdict whatever its cause.
 pub(crate) fn any_cause(state: State) -> Expected {
-    Expected { state, cause: None, finding: None }
+    Expected { state, cause: None, finding: None, says: None }
 }

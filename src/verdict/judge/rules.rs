@@ -52,7 +52,7 @@ fn from_report(memory: &Memory, evidence: &Evidence, tuning: &Tuning, report: &P
     }
     if let Some((failed, errno)) = report.steps.iter().find_map(|step| Some((step, step.errno?))) {
         let look = match failed.step {
-            Step::Open => open_error(evidence, tuning, failed, errno)?,
+            Step::Open => open_error(memory, evidence, tuning, failed, errno)?,
             Step::StatxRoot => root_error(memory, evidence, tuning, report, failed, errno),
             _ => later_error(evidence, tuning, failed, errno),
         };
@@ -90,7 +90,13 @@ fn from_report(memory: &Memory, evidence: &Evidence, tuning: &Tuning, report: &P
 }
 
 /// The way to the root failed; no request for the root itself was made yet.
-fn open_error(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: i32) -> Result<Option<Look>, Absent> {
+fn open_error(
+    memory: &Memory,
+    evidence: &Evidence,
+    tuning: &Tuning,
+    failed: &StepResult,
+    errno: i32,
+) -> Result<Option<Look>, Absent> {
     let said = words::failed(failed, errno);
     match errno {
         // The path is gone, or somebody put a symlink there: the table is read again.
@@ -101,11 +107,13 @@ fn open_error(evidence: &Evidence, tuning: &Tuning, failed: &StepResult, errno: 
         // Directories on the way, not the mount, refuse us.
         libc::EACCES | libc::EPERM => Ok(Some(hard(State::Unknown, Some(Cause::Permission), words::no_way(&said)))),
         _ => Ok(no_answer(evidence, tuning, failed, errno).or_else(|| match errno {
-            // Seen on v3 with expired caches (ATLAS 2.4): the open itself revalidates the root.
+            // Seen on v3 with expired caches (ATLAS 2.4): the open itself revalidates the root. And once a client has seen
+            // the root without links it refuses every open by itself (lab `rmsub_held`): what was proven then still is.
             libc::ESTALE if evidence.facts.is_nfs() && tuning.has("stale") => {
-                Some(hard(State::Stale, Some(Cause::Unknown), said))
+                let proven = memory.state == State::Stale && memory.cause == Some(Cause::HandleInvalid);
+                Some(hard(State::Stale, Some(if proven { Cause::HandleInvalid } else { Cause::Unknown }), said))
             }
-            libc::ENOTCONN | libc::ECONNABORTED if evidence.facts.kind == Some(Kind::Fuse) => {
+            libc::ENOTCONN | libc::ECONNABORTED if evidence.facts.kind == Some(Kind::Fuse) && tuning.has("fuse") => {
                 Some(hard(State::Lost, Some(Cause::DaemonDead), said))
             }
             _ => other_error(evidence, tuning, errno, said),

@@ -166,6 +166,21 @@ fn a_stale_root_whose_statfs_works_is_another_directory() {
 }
 
 #[test]
+fn what_proved_a_deleted_root_still_does_when_the_client_refuses_the_next_open() {
+    let refused = ProbeReport { steps: vec![step(Step::Open, Some(libc::ESTALE), 20)], ..ProbeReport::default() };
+    let next = |memory: &Memory| {
+        let evidence = seen(nfs(Mode::Hard), Observation::Report(refused.clone()));
+        let verdict = judge(memory, &evidence, &tuning()).verdict;
+        (verdict.state, verdict.cause)
+    };
+    let healthy = after_good(&nfs(Mode::Hard));
+    assert_eq!(next(&healthy), (State::Stale, Some(Cause::Unknown)));
+    let deleted = ProbeReport { root: Some(RootAttributes { ino: 2, nlink: 0, mode: 0o40755 }), ..good() };
+    let deleted = judge(&healthy, &seen(nfs(Mode::Hard), Observation::Report(deleted)), &tuning()).memory;
+    assert_eq!(next(&deleted), (State::Stale, Some(Cause::HandleInvalid)));
+}
+
+#[test]
 fn a_root_without_links_was_deleted() {
     let report = ProbeReport { root: Some(RootAttributes { ino: 2, nlink: 0, mode: 0o40755 }), ..good() };
     assert_eq!(of_report(nfs(Mode::Hard), report.clone()), (State::Stale, Some(Cause::HandleInvalid)));

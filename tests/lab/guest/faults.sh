@@ -30,6 +30,29 @@ restore_path() {
   tc qdisc del dev v1 root
 }
 
+# The directory goes while a process has it as its working directory.
+remove_under_a_process() {
+  (cd $EXP/d && exec sleep infinity) &
+  echo $! >/run/holder.pid
+  until [ "$(readlink /proc/$!/cwd)" = $EXP/d ]; do sleep 0.02; done
+  rm -rf $EXP/d
+}
+
+# Both go on until the server's own filesystem says that nothing is left.
+use_up_space() { head -c 64M /dev/zero >$EXP/d/filler 2>/dev/null; [ "$(stat -fc %a $EXP)" = 0 ]; }
+use_up_inodes() {
+  local number
+  mount -o remount,nr_inodes=200 $EXP
+  mkdir $EXP/d/filler
+  for ((number = 0; number < 200; number++)); do : >$EXP/d/filler/$number; done 2>/dev/null
+  [ "$(stat -fc %d $EXP)" = 0 ]
+}
+
+# clock_by SECONDS: sets the wall clock ahead or back.
+clock_by() { busybox date -s "@$(($(busybox date +%s) + $1))"; }
+# Lets the agent look on.
+a_round() { sleep 4; }
+
 # ask_host WORD: what only the host can do to the server's guest; returns when it is done (machine.rs).
 ask_host() {
   echo "$1" >/run/out/asking
@@ -67,14 +90,20 @@ fault() {
     unexport_beside) unexport_dir $EXP/data ;;
     rmsub) rm -rf $EXP/d ;;
     resub) rm -rf $EXP/d; mkdir $EXP/d; echo new >$EXP/d/f; chmod 777 $EXP/d ;;
+    rmsub_held) remove_under_a_process ;;
+    excluded) unexport_dir $EXP; in_srv exportfs -o "$EXPORT_OPTIONS,fsid=0" "10.0.1.9:$EXP" ;;
+    full) use_up_space ;;
+    full_of_inodes) use_up_inodes ;;
     freeze) fsfreeze -f $EXP ;;
+    clock) clock_by 21600; a_round; clock_by -43200 ;;
+    clock_drop) cut_path; clock_by 21600 ;;
     *) say "no fault named $1"; return 1 ;;
   esac
 }
 
 heal() {
   case $1 in
-    none | churn | restart | restart_emptied) ;;
+    none | churn | restart | restart_emptied | clock) ;;
     drop) restore_path ;;
     link)
       ip -n srv link set s1 up
@@ -87,7 +116,11 @@ heal() {
     unexport | unexport_beside) exports_up ;;
     swap_*) client_remount ;;
     rmsub) mkdir $EXP/d; client_remount ;;
+    rmsub_held) kill "$(cat /run/holder.pid)"; mkdir $EXP/d; client_remount ;;
     resub) client_remount ;;
+    excluded) in_srv exportfs -u "10.0.1.9:$EXP"; exports_up ;;
+    full | full_of_inodes) rm -rf $EXP/d/filler ;;
+    clock_drop) clock_by -43200; a_round; restore_path ;;
     freeze) fsfreeze -u $EXP ;;
     *) say "no way to heal $1"; return 1 ;;
   esac
