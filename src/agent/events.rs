@@ -1,5 +1,6 @@
 //! What came back from outside the probes: servers, transport counters, state files.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::mounts::View;
 use crate::mounts::efs::StateFiles;
 use crate::probe::pool::{Class, Outcome};
 use crate::probe::schedule::TargetId;
-use crate::probe::wire::{Answer, Job};
+use crate::probe::wire::{Answer, CounterRow, Job};
 use crate::server::ServerAnswer;
 
 /// The state directory of the EFS mount helper.
@@ -55,7 +56,9 @@ impl Core {
             }
             _ => None,
         };
-        let fresh = self.transports.counted(view, rows, took, now, self.config.interval);
+        let fresh = self.transports.counted(view, took, now, self.config.interval);
+        let key = |row: CounterRow| ((row.mountpoint, row.source), (row.counters, row.operations));
+        let rows: HashMap<_, _> = rows.unwrap_or_default().into_iter().map(key).collect();
         let mut reconnected = Vec::new();
         let mut received = Vec::new();
         for target in self.registry.targets.values_mut().filter(|target| target.facts.is_nfs()) {
@@ -64,13 +67,15 @@ impl Core {
             if members.peek().is_none() {
                 continue;
             }
-            let row = |member: &Member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source);
-            let Some(counters) = members.find_map(row) else {
+            let row = |member: &Member| {
+                rows.get(&(member.mountpoint.as_os_str().as_bytes().to_vec(), source.clone())).cloned()
+            };
+            let Some((counters, operations)) = members.find_map(row) else {
                 // Old counters would say "not reconnected"; none say nothing.
-                target.transport = None;
+                target.no_counters();
                 continue;
             };
-            let before = target.transport.replace(counters);
+            let before = target.counted(counters, operations, now);
             let rested = target.hurried.is_none_or(|at| now.saturating_sub(at) >= self.config.interval);
             if rested && before.is_some_and(|before| counters.connects > before.connects) {
                 // At most once per interval: while a server refuses, the client tries and tries again.

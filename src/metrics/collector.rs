@@ -11,7 +11,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::catalog::{self, Kind, Metric, TRIPLE};
 use super::process::ProcessStats;
-use crate::snapshot::{DurationHistogram, MountStatus, Snapshot};
+use crate::snapshot::{DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, Snapshot};
 use crate::verdict::{Finding, Severity, State};
 
 /// Series that are encoded at once. A series costs about 700 bytes until it is text, so this is 180 KiB.
@@ -60,6 +60,8 @@ pub fn render_into(snapshot: &Snapshot, process: Option<&ProcessStats>, text: &m
     agent_head(&mut page, snapshot)?;
     mount_verdicts(&mut page, &mounts)?;
     mount_probes(&mut page, &mounts)?;
+    filesystems(&mut page, &mounts)?;
+    nfs_operations(&mut page, &mounts)?;
     durations(&mut page, &snapshot.agent.durations)?;
     agent_numbers(&mut page, snapshot, snapshot.mounts.len() - mounts.len())?;
     process.map_or(Ok(()), |process| process_numbers(&mut page, process))
@@ -155,6 +157,42 @@ fn mount_probes(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), Rend
     })?;
     page.per_mount(&catalog::PROBE_BLOCKED_TOTAL, mounts, |family, mount| {
         family.add_mount(mount, &[], mount.blocked_seconds_total)
+    })
+}
+
+/// Metrics that are filled alike, each with its number.
+type Numbers<T> = [(&'static Metric, fn(&T) -> Option<f64>); 6];
+
+fn filesystems(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
+    let numbers: Numbers<FilesystemStatus> = [
+        (&catalog::FILESYSTEM_SIZE, |of| Some(number(of.size_bytes))),
+        (&catalog::FILESYSTEM_FREE, |of| Some(number(of.free_bytes))),
+        (&catalog::FILESYSTEM_AVAIL, |of| Some(number(of.avail_bytes))),
+        (&catalog::FILESYSTEM_FILES, |of| (of.files > 0).then(|| number(of.files))),
+        (&catalog::FILESYSTEM_FILES_FREE, |of| (of.files > 0).then(|| number(of.files_free))),
+        (&catalog::FILESYSTEM_READ, |of| Some(of.read)),
+    ];
+    numbers.iter().try_for_each(|(metric, value)| {
+        page.per_mount(metric, mounts, |family, mount| {
+            mount.filesystem.as_ref().and_then(value).map_or(Ok(()), |value| family.add_mount(mount, &[], value))
+        })
+    })
+}
+
+fn nfs_operations(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
+    let numbers: Numbers<OperationStatus> = [
+        (&catalog::NFS_OPERATIONS, |of| Some(number(of.operations))),
+        (&catalog::NFS_RETRANSMISSIONS, |of| Some(number(of.retransmissions))),
+        (&catalog::NFS_TIMEOUTS, |of| Some(number(of.timeouts))),
+        (&catalog::NFS_ERRORS, |of| of.errors.map(number)),
+        (&catalog::NFS_RTT, |of| Some(of.rtt_seconds)),
+        (&catalog::NFS_EXECUTE, |of| Some(of.execute_seconds)),
+    ];
+    numbers.iter().try_for_each(|(metric, value)| {
+        page.per_mount(metric, mounts, |family, mount| {
+            let mut values = mount.nfs.iter().filter_map(|of| Some((of.operation.as_str(), value(of)?)));
+            values.try_for_each(|(operation, value)| family.add_mount(mount, &[operation], value))
+        })
     })
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Identity, ProbeReport, Sentinel, Step};
 use crate::mounts::Dev;
-use crate::mounts::mountstats::TransportCounters;
+use crate::mounts::mountstats::{OpCounters, TransportCounters};
 
 /// Longest frame: a batch of identities of some thousand mounts fits, nonsense does not.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -126,6 +126,8 @@ pub struct CounterRow {
     pub source: Vec<u8>,
     /// Sums over its transports.
     pub counters: TransportCounters,
+    /// What its operations cost; empty where a whole answer would not fit one frame.
+    pub operations: Vec<OpCounters>,
 }
 
 /// Why a frame is no frame.
