@@ -7,6 +7,7 @@ mod core;
 mod events;
 mod intake;
 mod judging;
+mod kernel_log;
 mod listen;
 mod lookup;
 mod probing;

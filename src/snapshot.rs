@@ -205,8 +205,23 @@ pub struct AgentStats {
     pub config_reloads_total: u64,
     /// Duration of the longest delay of the agent's own loop in the last interval, in seconds.
     pub loop_delay_seconds: f64,
+    /// Lines of the kernel log about NFS, by what they say.
+    pub kernel_log_lines: BTreeMap<String, u64>,
+    /// Times that lines of the kernel log were overwritten before they were read.
+    pub kernel_log_lost_total: u64,
+    /// Where passive evidence is read, and why it cannot be.
+    pub evidence: Vec<EvidenceSource>,
     /// Histograms of probe durations by (server, step).
     pub durations: Vec<DurationHistogram>,
+}
+
+/// A source of passive evidence, once it was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceSource {
+    /// `kernel_log`, `mountstats`, `transport_state` or `fuse_control`.
+    pub source: String,
+    /// Why it cannot be read; null while it can.
+    pub error: Option<String>,
 }
 
 /// Durations of one step against one server.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::kernel_log;
 use super::registry::{Newcomer, Registry};
 use super::servers::{ServerKey, Servers};
 use super::transports::Transports;
@@ -60,6 +61,7 @@ pub(super) struct Core {
     pub(super) running: JoinSet<Event>,
     pub(super) servers: Servers,
     pub(super) transports: Transports,
+    pub(super) kernel_log: kernel_log::Book,
     pub(super) efs: StateFiles,
     pub(super) stats: AgentStats,
     pub(super) durations: BTreeMap<(String, &'static str), DurationHistogram>,
@@ -99,6 +101,7 @@ impl Core {
             running: JoinSet::new(),
             servers: Servers::new(config.timeout),
             transports: Transports::default(),
+            kernel_log: kernel_log::Book::default(),
             efs: StateFiles::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
             durations: BTreeMap::new(),

@@ -14,6 +14,8 @@ use crate::probe::pool::{Class, Outcome};
 use crate::probe::schedule::TargetId;
 use crate::probe::wire::{Answer, CounterRow, Job};
 use crate::server::ServerAnswer;
+use crate::snapshot::EvidenceSource;
+use crate::verdict::judge::words::errno_name;
 
 /// The state directory of the EFS mount helper.
 const EFS_STATE: &str = "/var/run/efs";
@@ -49,9 +51,12 @@ impl Core {
     fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
         let now = self.now();
         let rows = match outcome {
-            Outcome::Answered(Answer::Counters(rows)) => Some(rows),
+            Outcome::Answered(Answer::Counters(rows)) => {
+                self.evidence_from("mountstats", None);
+                Some(rows)
+            }
             Outcome::Answered(Answer::Failed { errno }) => {
-                tracing::debug!(errno, "transport counters cannot be read");
+                self.evidence_from("mountstats", Some(format!("read mountstats: {}", errno_name(errno))));
                 None
             }
             _ => None,
@@ -105,6 +110,24 @@ impl Core {
             if let Some((_, report)) = self.suspected.remove(&id) {
                 self.judge_report(id, report);
             }
+        }
+    }
+
+    /// A source of passive evidence can be read, or cannot. What is missing is said once: probes do without it.
+    pub(super) fn evidence_from(&mut self, source: &str, error: Option<String>) {
+        let known = self.stats.evidence.iter_mut().find(|known| known.source == source);
+        let news = known.as_ref().is_none_or(|known| known.error != error);
+        match known {
+            Some(known) => known.error.clone_from(&error),
+            None => self.stats.evidence.push(EvidenceSource { source: source.to_owned(), error: error.clone() }),
+        }
+        self.changed |= news;
+        if let Some(error) = error.filter(|_| news) {
+            tracing::warn!(
+                source,
+                error,
+                "no evidence from {source}, so verdicts say less and nothing else changes: {error}"
+            );
         }
     }
 

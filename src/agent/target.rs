@@ -94,6 +94,8 @@ pub(super) struct Target {
     pub(super) counted_at: Now,
     /// Totals of its filesystem, and when they were read.
     pub(super) space: Option<(Space, UnixSeconds)>,
+    /// The kernel logged that a file of its superblock became another one, since the last good look.
+    pub(super) fileid_changed: bool,
     /// When a reconnect of its transport last made it due early.
     pub(super) hurried: Option<Now>,
     /// Replies came in between the last two readings of the counters.
@@ -145,6 +147,7 @@ impl Target {
             trend: None,
             counted_at: Now::ZERO,
             space: None,
+            fileid_changed: false,
             hurried: None,
             receiving: false,
             decision: None,

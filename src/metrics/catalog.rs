@@ -202,6 +202,12 @@ catalog! {
         "autofs mount points: listed, never touched.";
     MOUNTS_LEFT_OUT: Gauge Stable "mountwarden_mounts_left_out" [] "",
         "Targets without series because another one has the same mountpoint, source and fstype; anything but 0 is a defect.";
+    EVIDENCE_AVAILABLE: Gauge Stable "mountwarden_evidence_available" ["source"] "",
+        "1 while passive evidence can be read from the source, 0 when it cannot (the log says why); absent until it was tried. Verdicts need none of it.";
+    KERNEL_LOG_LINES: Counter Stable "mountwarden_kernel_log_lines_total" ["kind"] "",
+        "Lines of the kernel log about NFS since the agent started, by what they say: recovery_failed and locks_lost mean that applications lost open files or locks.";
+    KERNEL_LOG_LOST: Counter Stable "mountwarden_kernel_log_lost_total" [] "",
+        "Times that lines of the kernel log were overwritten before the agent read them.";
     LOG_DROPPED: Counter Stable "mountwarden_log_dropped_total" [] "",
         "Log lines dropped because nobody read them.";
     HTTP_REFUSED: Counter Stable "mountwarden_http_refused_total" [] "",

@@ -11,7 +11,8 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::catalog::{self, Kind, Metric, TRIPLE};
 use super::process::ProcessStats;
-use crate::snapshot::{DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, Snapshot};
+use crate::passive::kernel_log;
+use crate::snapshot::{AgentStats, DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, Snapshot};
 use crate::verdict::{Finding, Severity, State};
 
 /// Series that are encoded at once. A series costs about 700 bytes until it is text, so this is 180 KiB.
@@ -211,6 +212,7 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         family.add(&["busy"], number(agent.workers_busy))?;
         family.add(&["stuck"], number(agent.workers_stuck))
     })?;
+    passive_evidence(page, agent)?;
     let numbers: [(&'static Metric, f64); 18] = [
         (&catalog::WORKERS_KILLED, number(agent.workers_killed_total)),
         (&catalog::WORKERS_STARTED, number(agent.workers_started_total)),
@@ -232,6 +234,19 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         (&catalog::CONFIG_RELOADS, number(agent.config_reloads_total)),
     ];
     numbers.iter().try_for_each(|(metric, value)| page.single(metric, *value))
+}
+
+fn passive_evidence(page: &mut Page<'_>, agent: &AgentStats) -> Result<(), RenderError> {
+    page.family(&catalog::EVIDENCE_AVAILABLE, |family| {
+        agent.evidence.iter().try_for_each(|source| family.add(&[&source.source], flag(source.error.is_none())))
+    })?;
+    page.family(&catalog::KERNEL_LOG_LINES, |family| {
+        kernel_log::Kind::ALL.iter().try_for_each(|kind| {
+            let lines = agent.kernel_log_lines.get(kind.as_str()).copied().unwrap_or(0);
+            family.add(&[kind.as_str()], number(lines))
+        })
+    })?;
+    page.single(&catalog::KERNEL_LOG_LOST, number(agent.kernel_log_lost_total))
 }
 
 fn process_numbers(page: &mut Page<'_>, process: &ProcessStats) -> Result<(), RenderError> {
