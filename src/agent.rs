@@ -15,6 +15,7 @@ mod publish;
 mod registry;
 mod run;
 mod servers;
+mod signals;
 mod target;
 mod transports;
 

@@ -4,4 +4,6 @@
 //! These signals explain verdicts and make probes due. They are a minute late on an idle mount, may be forged by who can
 //! write to them, and are often closed to a container; so nothing is decided by them and nothing is missing without them.
 
+pub mod fuse;
 pub mod kernel_log;
+pub mod sunrpc;

@@ -8,6 +8,7 @@ pub mod image;
 pub mod pool;
 pub mod schedule;
 pub mod sentinel;
+mod signals;
 pub mod steps;
 pub mod wire;
 pub mod worker;
@@ -34,6 +35,8 @@ pub enum Step {
     Counters,
     /// Reading the state files of the EFS mount helper.
     EfsState,
+    /// Reading what the kernel says of connections and queues.
+    Signals,
 }
 
 impl Step {
@@ -48,6 +51,7 @@ impl Step {
             Step::Learn => "learn",
             Step::Counters => "counters",
             Step::EfsState => "efs_state",
+            Step::Signals => "signals",
         }
     }
 }

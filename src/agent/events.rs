@@ -32,6 +32,7 @@ impl Core {
             }
             Event::Answered { key, answer } => self.on_server(key, answer),
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
+            Event::Signalled { outcome, took } => self.on_signals(outcome, took),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
             Event::Reloaded(result) => self.reloaded = Some(result),
         }

@@ -74,7 +74,8 @@ impl Core {
                 trend: target.trend,
                 kernel_log: kernel_log::words(&self.kernel_log, target, now),
                 fileid_changed: target.fileid_changed,
-                ..Passive::default()
+                transports: self.signals.transports(target),
+                waiting: self.signals.waiting(target, now),
             },
             many_refuse: refused(&observation) && self.servers.many_refuse(),
             canary: None,

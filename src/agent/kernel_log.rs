@@ -215,13 +215,15 @@ impl Core {
         targets.filter(meant).map(|target| target.id).collect()
     }
 
-    /// Makes a target due, at most once per interval: the kernel may say the same thing again and again.
+    /// Makes a target due, or explains it anew if it hangs already (it may be blocked for long). At most once per interval:
+    /// the kernel may say the same thing again and again.
     pub(super) fn hurry_once(&mut self, id: TargetId, now: Now) {
         let interval = self.config.interval;
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         if target.hurried.is_none_or(|at| now.saturating_sub(at) >= interval) {
             target.hurried = Some(now);
             self.schedule.hurry(id, now);
+            self.judge_again(id);
         }
     }
 }

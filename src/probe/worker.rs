@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use rustix::io::Errno;
 
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, steps};
+use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, steps};
 use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
@@ -129,6 +129,10 @@ impl Worker<'_> {
                     Ok(bytes) => Answer::Counters(counters(&bytes)),
                     Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
                 }
+            }
+            Job::Signals(job) => {
+                self.enter(Step::Signals)?;
+                Answer::Signals(signals::read(&job))
             }
             Job::EfsState(path) => {
                 self.enter(Step::EfsState)?;

@@ -34,7 +34,7 @@ pub struct Passive {
     pub kernel_log: Option<KernelWords>,
     /// The kernel logged that a file of this superblock became another one, since the last good look.
     pub fileid_changed: bool,
-    /// What the kernel says of the connections to its server (`CONNECTED`), one word for each.
+    /// What the kernel says of the connections to its server (`established`), a word or two for each.
     pub transports: Vec<String>,
     /// What waits for its daemon.
     pub waiting: Option<Waiting>,
@@ -106,7 +106,7 @@ mod tests {
                 age_millis: 12_300,
             }),
             fileid_changed: false,
-            transports: vec!["CONNECTING".to_owned()],
+            transports: vec!["being made".to_owned()],
             waiting: Some(Waiting { requests: 9, millis: 10_000 }),
         }
     }
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(
             words,
             "a statx hangs; in 5 s the NFS client sent 3 requests and got 1 reply, 2 retransmissions, 1 reconnect; the \
-             kernel's connection to it is CONNECTING; 9 requests wait for its daemon, unchanged for 10 s; the kernel log said \
+             kernel's connection to it is being made; 9 requests wait for its daemon, unchanged for 10 s; the kernel log said \
              \"nfs: server s not responding, still trying\" 12 s ago"
         );
     }

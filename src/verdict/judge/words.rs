@@ -23,6 +23,7 @@ fn action(step: Step) -> &'static str {
         Step::Learn => "reading the root directory",
         Step::Counters => "reading mountstats",
         Step::EfsState => "reading the EFS state files",
+        Step::Signals => "reading sysfs",
     }
 }
 
