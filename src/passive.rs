@@ -7,3 +7,4 @@
 pub mod fuse;
 pub mod kernel_log;
 pub mod sunrpc;
+pub mod syslog;

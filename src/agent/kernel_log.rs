@@ -1,4 +1,4 @@
-//! The kernel log: read by the agent itself, since it is no mount and never blocks (`O_NONBLOCK`). What it says makes
+//! The kernel log: read by the agent itself, since it is no mount and never blocks (`O_NONBLOCK`, or syslog(2)). What it says makes
 //! probes due and explains verdicts; it decides nothing.
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use super::core::Core;
 use super::target::Target;
 use crate::localfs;
 use crate::passive::kernel_log::{Kind, Line, record};
+use crate::passive::syslog::{self, Tail};
 use crate::probe::schedule::{Now, TargetId};
 use crate::verdict::KernelWords;
 
@@ -30,6 +31,10 @@ const RECORD: usize = 8192;
 const BATCH: usize = 1024;
 const REST: Duration = Duration::from_millis(500);
 
+/// syslog(2) is asked so often, for so much: some six hundred lines. Its cost is that of a walk over the kernel's buffer.
+const SYSLOG_EVERY: Duration = Duration::from_secs(5);
+const SYSLOG_TAIL: usize = 64 << 10;
+
 /// Servers whose last line is kept.
 const SERVERS: usize = 256;
 
@@ -42,33 +47,39 @@ pub(super) struct News {
     pub(super) lines: Vec<Line>,
     /// Times that records were overwritten before they were read.
     pub(super) lost: u64,
+    /// There will be no more.
+    pub(super) closed: bool,
 }
 
-/// The open device.
+/// The kernel log, however it can be read.
 #[derive(Debug)]
 pub(super) struct KernelLog {
-    device: Option<AsyncFd<File>>,
+    source: Source,
     not_before: Instant,
     buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The device: one record per read, and it says when there is one.
+    Device(AsyncFd<File>),
+    /// syslog(2): has to be asked.
+    Syslog(Tail),
+    Closed,
 }
 
 impl KernelLog {
     /// Listens from now on: what was said before the agent started is history.
     ///
     /// # Errors
-    /// What open(2) says, in words.
+    /// Why neither the device nor syslog(2) can be read, in words.
     pub(super) fn open() -> Result<KernelLog, String> {
-        let file = localfs::open_kernel_log(Path::new(DEVICE)).map_err(|error| {
-            let hint = match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOENT) => "; give the container the host's device",
-                Some(Errno::EPERM | Errno::EACCES) => {
-                    "; it takes CAP_SYSLOG (kernel.dmesg_restrict), and the device in the container's device list"
-                }
-                _ => "",
-            };
-            format!("open {DEVICE}: {error}{hint}")
-        })?;
-        KernelLog::of(file).map_err(|error| format!("poll {DEVICE}: {error}"))
+        let device = localfs::open_kernel_log(Path::new(DEVICE)).and_then(KernelLog::of);
+        device.or_else(|of_device| {
+            KernelLog::by_syslog().map_err(|error| {
+                format!("open {DEVICE}: {of_device}; syslog(2): {error}; it takes CAP_SYSLOG, and a seccomp profile that lets it")
+            })
+        })
     }
 
     /// Listens to an open device.
@@ -77,35 +88,55 @@ impl KernelLog {
         reason = "its successor is unsafe and asks that the type keep one descriptor open for its whole life, which File does"
     )]
     fn of(file: File) -> io::Result<KernelLog> {
-        let device = Some(AsyncFd::with_interest(file, Interest::READABLE)?);
-        Ok(KernelLog { device, not_before: Instant::now(), buffer: vec![0; RECORD] })
+        let source = Source::Device(AsyncFd::with_interest(file, Interest::READABLE)?);
+        Ok(KernelLog { source, not_before: Instant::now(), buffer: vec![0; RECORD] })
+    }
+
+    fn by_syslog() -> io::Result<KernelLog> {
+        let mut buffer = vec![0; SYSLOG_TAIL];
+        let length = syslog::read_all(&mut buffer)?;
+        let mut tail = Tail::default();
+        tail.take(buffer.get(..length).unwrap_or_default());
+        Ok(KernelLog { source: Source::Syslog(tail), not_before: Instant::now() + SYSLOG_EVERY, buffer })
     }
 
     /// Nothing to listen to.
     pub(super) fn absent() -> KernelLog {
-        KernelLog { device: None, not_before: Instant::now(), buffer: Vec::new() }
+        KernelLog { source: Source::Closed, not_before: Instant::now(), buffer: Vec::new() }
     }
 
-    /// Waits for something new. Safe to drop and to call again: what is taken from the device is returned.
+    /// Waits for something new. Safe to drop and to call again: what is taken from the log is returned.
     pub(super) async fn news(&mut self) -> News {
         sleep_until(self.not_before).await;
-        let ready = match &self.device {
-            Some(device) => device.readable().await,
-            None => std::future::pending().await,
-        };
         let mut news = News::default();
-        let alive = ready.is_ok_and(|mut guard| match drain(guard.get_inner(), &mut self.buffer, &mut news) {
-            Drained::Empty => {
-                guard.clear_ready();
-                true
+        let (alive, pause) = match &mut self.source {
+            Source::Device(device) => {
+                let ready = device.readable().await;
+                let alive = ready.is_ok_and(|mut guard| match drain(guard.get_inner(), &mut self.buffer, &mut news) {
+                    Drained::Empty => {
+                        guard.clear_ready();
+                        true
+                    }
+                    Drained::More => true,
+                    Drained::Closed => false,
+                });
+                (alive, REST)
             }
-            Drained::More => true,
-            Drained::Closed => false,
-        });
+            Source::Syslog(tail) => {
+                let length = syslog::read_all(&mut self.buffer);
+                if let Some(text) = length.as_ref().ok().and_then(|length| self.buffer.get(..*length)) {
+                    let (lines, lost) = tail.take(text);
+                    news = News { lines, lost: u64::from(lost), closed: false };
+                }
+                (length.is_ok(), SYSLOG_EVERY)
+            }
+            Source::Closed => std::future::pending().await,
+        };
         if !alive {
-            self.device = None;
+            news.closed = true;
+            self.source = Source::Closed;
         }
-        self.not_before = Instant::now() + REST;
+        self.not_before = Instant::now() + pause;
         news
     }
 }
@@ -177,6 +208,9 @@ impl Core {
             self.on_kernel_line(line);
         }
         self.changed |= !news.lines.is_empty() || news.lost > 0;
+        if news.closed {
+            self.evidence_from("kernel_log", Some("reading it failed; a restart of the agent tries again".to_owned()));
+        }
     }
 
     fn on_kernel_line(&mut self, line: &Line) {

@@ -41,9 +41,10 @@ async fn a_device_that_ends_is_silent_from_then_on() {
     let (device, mut log) = device();
     write(&device, b"5,2,20,-;nfs: server a OK\n");
     drop(device);
-    assert_eq!(log.news().await.lines.len(), 1);
+    let last = log.news().await;
+    assert_eq!((last.lines.len(), last.closed), (1, true));
     assert!(tokio::time::timeout(Duration::from_secs(3600), log.news()).await.is_err());
-    assert!(log.device.is_none());
+    assert!(matches!(log.source, Source::Closed));
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn core() -> Core {
 
 fn say(core: &mut Core, messages: &[&str]) {
     let line = |message: &&str| crate::passive::kernel_log::line(message.as_bytes()).unwrap();
-    core.take_kernel_news(News { lines: messages.iter().map(line).collect(), lost: 0 });
+    core.take_kernel_news(News { lines: messages.iter().map(line).collect(), lost: 0, closed: false });
 }
 
 /// Mountpoints of what is due now.
