@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | discover | [`mounts`] | own and PID 1's mountinfo |
 //! | probe | [`probe`], [`server`] | the mounts (in worker processes only), the servers' ports |
+//! | listen | [`passive`] | the kernel log; what the kernel says of transports and queues |
 //! | judge | [`verdict`] | nothing: evidence and time in, verdict out |
 //! | report | [`snapshot`], [`metrics`], [`http`], [`cli`] | memory and sockets |
 //!
@@ -27,6 +28,7 @@ pub mod localfs;
 pub mod logging;
 pub mod metrics;
 pub mod mounts;
+pub mod passive;
 pub mod probe;
 pub mod server;
 pub mod snapshot;

@@ -2,8 +2,9 @@
 //! person named (the configuration). None of them lies on a monitored mount.
 #![expect(clippy::disallowed_methods, reason = "this is the place that clippy.toml sends the others to")]
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Reads a kernel file whole. procfs reports no size, so it is read to its end.
@@ -22,6 +23,16 @@ pub fn read_kernel_file(path: &Path) -> io::Result<Vec<u8>> {
 /// What open(2) says.
 pub fn open_kernel_file(path: &Path) -> io::Result<File> {
     File::open(path)
+}
+
+/// Opens the kernel log (`/dev/kmsg`) at its end; reading it never waits.
+///
+/// # Errors
+/// What open(2) says.
+pub fn open_kernel_log(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(file)
 }
 
 /// Number of entries of a kernel directory (`/proc/self/fd`).

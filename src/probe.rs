@@ -9,6 +9,7 @@ pub mod note;
 pub mod pool;
 pub mod schedule;
 pub mod sentinel;
+mod signals;
 pub mod steps;
 pub mod wire;
 pub mod worker;
@@ -35,6 +36,8 @@ pub enum Step {
     Counters,
     /// Reading the state files of the EFS mount helper.
     EfsState,
+    /// Reading what the kernel says of connections and queues.
+    Signals,
 }
 
 impl Step {
@@ -49,6 +52,7 @@ impl Step {
             Step::Learn => "learn",
             Step::Counters => "counters",
             Step::EfsState => "efs_state",
+            Step::Signals => "signals",
         }
     }
 }

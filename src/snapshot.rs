@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::mounts::Origin;
+use crate::mounts::mountstats::Operation;
 use crate::verdict::{Cause, Finding, Severity, State};
 
 /// Version of the JSON document; raised only when a field changes its meaning or goes away.
@@ -86,6 +87,12 @@ pub struct MountStatus {
     pub transitions: BTreeMap<String, u64>,
     /// Sum of the time that probes of this target were blocked past the deadline, in seconds.
     pub blocked_seconds_total: f64,
+    /// Totals of its filesystem; absent where it does not say, and where it is `stale` or `lost`.
+    #[serde(default)]
+    pub filesystem: Option<FilesystemStatus>,
+    /// What the NFS client counted, by operation; operations that were never used are left out.
+    #[serde(default)]
+    pub nfs: Vec<OperationStatus>,
     /// The recorded decision: replaying it gives the same verdict (`verdict::judge::replay`).
     pub decision: Option<serde_json::Value>,
 }
@@ -96,6 +103,42 @@ impl MountStatus {
     pub fn severity(&self) -> Severity {
         self.state.severity()
     }
+}
+
+/// Totals of a filesystem from statfs(2), as last answered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct FilesystemStatus {
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Free bytes.
+    pub free_bytes: u64,
+    /// Free bytes for others than root.
+    pub avail_bytes: u64,
+    /// Inodes; 0 where the filesystem does not count them.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+    /// When it answered.
+    pub read: UnixSeconds,
+}
+
+/// What the NFS client counted for one operation since the superblock was mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OperationStatus {
+    /// The operation; `other` for those without a name of their own, `all` where they are not told apart.
+    pub operation: Operation,
+    /// Calls that came to their end.
+    pub operations: u64,
+    /// Transmissions beyond the first of each call.
+    pub retransmissions: u64,
+    /// Major timeouts.
+    pub timeouts: u64,
+    /// Calls that ended with an error; absent before Linux 5.3.
+    pub errors: Option<u64>,
+    /// Seconds between sending and reply, summed up.
+    pub rtt_seconds: f64,
+    /// Seconds from start to end, summed up.
+    pub execute_seconds: f64,
 }
 
 /// One step of the last probe.
@@ -162,8 +205,23 @@ pub struct AgentStats {
     pub config_reloads_total: u64,
     /// Duration of the longest delay of the agent's own loop in the last interval, in seconds.
     pub loop_delay_seconds: f64,
+    /// Lines of the kernel log about NFS, by what they say.
+    pub kernel_log_lines: BTreeMap<String, u64>,
+    /// Times that lines of the kernel log were overwritten before they were read.
+    pub kernel_log_lost_total: u64,
+    /// Where passive evidence is read, and why it cannot be.
+    pub evidence: Vec<EvidenceSource>,
     /// Histograms of probe durations by (server, step).
     pub durations: Vec<DurationHistogram>,
+}
+
+/// A source of passive evidence, once it was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceSource {
+    /// `kernel_log`, `mountstats`, `transport_state` or `fuse_control`.
+    pub source: String,
+    /// Why it cannot be read; null while it can.
+    pub error: Option<String>,
 }
 
 /// Durations of one step against one server.

@@ -3,11 +3,13 @@
 pub mod advice;
 pub mod evidence;
 pub mod judge;
+pub mod passive;
 
 use serde::{Deserialize, Serialize};
 
 pub use evidence::{Evidence, Facts, NotRun, Observation, ServerView};
 pub use judge::{Judgement, Memory, Tuning, Verdict, judge, replay};
+pub use passive::{KernelWords, Passive, Waiting};
 
 /// What is the matter with a target: exactly one at a time. The words are label values of `mountwarden_mount_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

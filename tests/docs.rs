@@ -29,7 +29,7 @@ fn the_states_page_is_what_the_advice_says() {
 
 /// All keys of a document, however deep; the keys of maps that are data (states, results, recorded evidence) are not fields.
 fn fields(value: &serde_json::Value, out: &mut BTreeSet<String>) {
-    const DATA: [&str; 4] = ["summary", "probes", "transitions", "decision"];
+    const DATA: [&str; 5] = ["summary", "probes", "transitions", "decision", "kernel_log_lines"];
     match value {
         serde_json::Value::Object(map) => {
             for (key, inner) in map {

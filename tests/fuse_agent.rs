@@ -364,3 +364,34 @@ fn unkillable_workers_delay_no_end_and_are_gone_with_their_filesystem() {
     dead.kill();
     eventually("every worker is gone", PATIENCE, || sandbox.processes().is_empty().then_some(()));
 }
+
+/// fusectl is a filesystem of its own, which not every host mounts.
+#[test]
+fn requests_that_wait_for_a_daemon_explain_why_it_hangs() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("requests_that_wait_for_a_daemon_explain_why_it_hangs") else { return };
+    let control = "/sys/fs/fuse/connections";
+    let source = Some("fusectl");
+    match nix::mount::mount(source, control, source, nix::mount::MsFlags::empty(), None::<&str>) {
+        Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
+        Err(error) => panic!("mount fusectl on {control}: {error}"),
+    }
+    let mut fs = FuseFs::mount(&sandbox.dir("fs"), &["--allow-other"]);
+    let dir = fs.mounts()[0].clone();
+    let agent = start_agent(&sandbox);
+    agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+    fs.order("wedge");
+    let mut user = std::process::Command::new("stat")
+        .arg(dir.join("nothing"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    fs.wait_until_held(1);
+    let hung = agent.eventually(&dir, PATIENCE, |mount| mount.evidence.contains("for its daemon, unchanged for"));
+    assert_eq!(hung.state, State::Hung);
+    assert!((agent.metric("mountwarden_evidence_available{source=\"fuse_control\"}") - 1.0).abs() < 0.1);
+    fs.order("healthy");
+    user.wait().unwrap();
+    let healthy = agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+    assert!(!healthy.evidence.contains("daemon"), "{}", healthy.evidence);
+}

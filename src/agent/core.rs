@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::kernel_log;
 use super::registry::{Newcomer, Registry};
 use super::servers::{ServerKey, Servers};
+use super::signals::Readings;
 use super::transports::Transports;
 use super::wall::WallClock;
 use crate::config::Config;
@@ -34,6 +36,8 @@ pub(super) enum Event {
     Answered { key: ServerKey, answer: ServerAnswer },
     /// Transport counters were read.
     Counted { view: View, outcome: Outcome, took: Duration },
+    /// Transport states and FUSE queues were read.
+    Signalled { outcome: Outcome, took: Duration },
     /// The state files of the EFS mount helper were read.
     EfsState { outcome: Outcome },
     /// The configuration was read again.
@@ -62,6 +66,8 @@ pub(super) struct Core {
     pub(super) running: JoinSet<Event>,
     pub(super) servers: Servers,
     pub(super) transports: Transports,
+    pub(super) kernel_log: kernel_log::Book,
+    pub(super) signals: Readings,
     pub(super) efs: StateFiles,
     pub(super) stats: AgentStats,
     pub(super) durations: BTreeMap<(String, &'static str), DurationHistogram>,
@@ -102,6 +108,8 @@ impl Core {
             running: JoinSet::new(),
             servers: Servers::new(config.timeout),
             transports: Transports::default(),
+            kernel_log: kernel_log::Book::default(),
+            signals: Readings::default(),
             efs: StateFiles::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
             durations: BTreeMap::new(),
@@ -180,12 +188,17 @@ impl Core {
         for view in self.transports.take_due(now) {
             self.count(view);
         }
+        if !self.one_pass {
+            self.read_signals(now);
+        }
     }
 
     /// When [`Core::tick`] has something to do next.
     pub(super) fn next_wake(&self) -> Option<Now> {
         let growing = self.growing.first().map(|(at, _)| *at);
-        let candidates = [self.schedule.next_wake(), growing, self.servers.next_wake(), self.transports.next_wake()];
+        let signals = self.signals.next_wake().filter(|_| !self.one_pass);
+        let (servers, transports) = (self.servers.next_wake(), self.transports.next_wake());
+        let candidates = [self.schedule.next_wake(), growing, servers, transports, signals];
         candidates.into_iter().flatten().min()
     }
 }

@@ -1,5 +1,6 @@
 //! What came back from outside the probes: servers, transport counters, state files.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
@@ -11,8 +12,10 @@ use crate::mounts::View;
 use crate::mounts::efs::StateFiles;
 use crate::probe::pool::{Class, Outcome};
 use crate::probe::schedule::TargetId;
-use crate::probe::wire::{Answer, Job};
+use crate::probe::wire::{Answer, CounterRow, Job};
 use crate::server::ServerAnswer;
+use crate::snapshot::EvidenceSource;
+use crate::verdict::judge::words::errno_name;
 
 /// The state directory of the EFS mount helper.
 const EFS_STATE: &str = "/var/run/efs";
@@ -29,6 +32,7 @@ impl Core {
             }
             Event::Answered { key, answer } => self.on_server(key, answer),
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
+            Event::Signalled { outcome, took } => self.on_signals(outcome, took),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
             Event::Reloaded(result) => self.reloaded = Some(result),
         }
@@ -48,14 +52,19 @@ impl Core {
     fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
         let now = self.now();
         let rows = match outcome {
-            Outcome::Answered(Answer::Counters(rows)) => Some(rows),
+            Outcome::Answered(Answer::Counters(rows)) => {
+                self.evidence_from("mountstats", None);
+                Some(rows)
+            }
             Outcome::Answered(Answer::Failed { errno }) => {
-                tracing::debug!(errno, "transport counters cannot be read");
+                self.evidence_from("mountstats", Some(format!("read mountstats: {}", errno_name(errno))));
                 None
             }
             _ => None,
         };
-        let fresh = self.transports.counted(view, rows, took, now, self.config.interval);
+        let fresh = self.transports.counted(view, took, now, self.config.interval);
+        let key = |row: CounterRow| ((row.mountpoint, row.source), (row.counters, row.operations));
+        let rows: HashMap<_, _> = rows.unwrap_or_default().into_iter().map(key).collect();
         let mut reconnected = Vec::new();
         let mut received = Vec::new();
         for target in self.registry.targets.values_mut().filter(|target| target.facts.is_nfs()) {
@@ -64,13 +73,15 @@ impl Core {
             if members.peek().is_none() {
                 continue;
             }
-            let row = |member: &Member| self.transports.of(view, member.mountpoint.as_os_str().as_bytes(), source);
-            let Some(counters) = members.find_map(row) else {
+            let row = |member: &Member| {
+                rows.get(&(member.mountpoint.as_os_str().as_bytes().to_vec(), source.clone())).cloned()
+            };
+            let Some((counters, operations)) = members.find_map(row) else {
                 // Old counters would say "not reconnected"; none say nothing.
-                target.transport = None;
+                target.no_counters();
                 continue;
             };
-            let before = target.transport.replace(counters);
+            let before = target.counted(counters, operations, now);
             let rested = target.hurried.is_none_or(|at| now.saturating_sub(at) >= self.config.interval);
             if rested && before.is_some_and(|before| counters.connects > before.connects) {
                 // At most once per interval: while a server refuses, the client tries and tries again.
@@ -100,6 +111,24 @@ impl Core {
             if let Some((_, report)) = self.suspected.remove(&id) {
                 self.judge_report(id, report);
             }
+        }
+    }
+
+    /// A source of passive evidence can be read, or cannot. What is missing is said once: probes do without it.
+    pub(super) fn evidence_from(&mut self, source: &str, error: Option<String>) {
+        let known = self.stats.evidence.iter_mut().find(|known| known.source == source);
+        let news = known.as_ref().is_none_or(|known| known.error != error);
+        match known {
+            Some(known) => known.error.clone_from(&error),
+            None => self.stats.evidence.push(EvidenceSource { source: source.to_owned(), error: error.clone() }),
+        }
+        self.changed |= news;
+        if let Some(error) = error.filter(|_| news) {
+            tracing::warn!(
+                source,
+                error,
+                "no evidence from {source}, so verdicts say less and nothing else changes: {error}"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! From what came back to a verdict, and from a verdict that changed to one log line.
 
 use super::core::Core;
+use super::kernel_log;
 use super::target::{Target, Transition};
 use crate::mounts::octal;
 use crate::probe::pool::Blocked;
@@ -8,7 +9,7 @@ use crate::probe::schedule::TargetId;
 use crate::probe::{ProbeReport, Step};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::advice::{AdviceFacts, advice};
-use crate::verdict::{Cause, Evidence, NotRun, Observation, Severity, State, judge};
+use crate::verdict::{Cause, Evidence, NotRun, Observation, Passive, Severity, State, judge};
 
 impl Core {
     pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
@@ -69,6 +70,13 @@ impl Core {
             facts: target.facts.clone(),
             server: self.servers.view(target, now),
             transport: target.transport,
+            passive: Passive {
+                trend: target.trend,
+                kernel_log: kernel_log::words(&self.kernel_log, target, now),
+                fileid_changed: target.fileid_changed,
+                transports: self.signals.transports(target),
+                waiting: self.signals.waiting(target, now),
+            },
             many_refuse: refused(&observation) && self.servers.many_refuse(),
             canary: None,
             observation,
@@ -87,6 +95,7 @@ impl Core {
         if judgement.relearn {
             target.sentinels.clear();
         }
+        target.fileid_changed &= !judgement.good;
         let before = target.cause();
         if let Some(transition) = target.accept(judgement, evidence, tuning, unix) {
             self.news = true;

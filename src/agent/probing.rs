@@ -184,6 +184,9 @@ impl Core {
         if let Some(target) = self.registry.targets.get_mut(&id) {
             target.blocked_since = None;
             target.steps.clone_from(&report.steps);
+            if let Some(space) = report.space {
+                target.space = Some((space, super::unix_now()));
+            }
             if report.step(Step::Learn).is_some() {
                 // Also when it failed: a directory that we may not read is not read every round.
                 target.learned_at = Some(now);

@@ -6,11 +6,16 @@ use std::time::Duration;
 use super::core::Core;
 use super::judging::advice_for;
 use super::target::Target;
+use crate::mounts::mountstats::OpCounters;
 use crate::mounts::octal;
 use crate::probe::schedule::Now;
-use crate::snapshot::{AutofsTrigger, MountStatus, SCHEMA, Snapshot, StepStatus};
+use crate::snapshot::{AutofsTrigger, FilesystemStatus, MountStatus, OperationStatus, SCHEMA, Snapshot, StepStatus};
 use crate::verdict::State;
 use crate::verdict::judge::words::errno_name;
+
+/// With more NFS targets than this their operations are summed up: each target has up to 72 series of them, and a page of
+/// 72,000 could not be served in 10 ms, nor kept in memory.
+const TOLD_APART: usize = 200;
 
 /// Paths of one target that are listed; all are counted.
 const LISTED_PATHS: usize = 64;
@@ -26,6 +31,7 @@ impl Core {
         for target in &targets {
             *summary.entry(target.verdict.state.to_string()).or_default() += 1;
         }
+        let told_apart = targets.iter().filter(|target| target.facts.is_nfs()).count() <= TOLD_APART;
         let pool = self.pool.counts();
         let mut agent = self.stats.clone();
         agent.workers_idle = pool.idle;
@@ -47,7 +53,7 @@ impl Core {
             interval_seconds: self.config.interval.as_secs_f64(),
             timeout_seconds: self.config.timeout.as_secs_f64(),
             summary,
-            mounts: targets.into_iter().map(|target| status(target, now)).collect(),
+            mounts: targets.into_iter().map(|target| status(target, now, told_apart)).collect(),
             autofs: self.autofs(),
             agent,
         }
@@ -64,7 +70,7 @@ impl Core {
     }
 }
 
-fn status(target: &Target, now: Now) -> MountStatus {
+fn status(target: &Target, now: Now, told_apart: bool) -> MountStatus {
     let blocked = target.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let paths = target.members.iter().take(LISTED_PATHS);
     MountStatus {
@@ -97,6 +103,110 @@ fn status(target: &Target, now: Now) -> MountStatus {
         probes: target.probes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
         transitions: target.transitions.iter().map(|(state, count)| (state.to_string(), *count)).collect(),
         blocked_seconds_total: target.blocked_total.as_secs_f64(),
+        filesystem: filesystem(target),
+        nfs: if told_apart {
+            target.operations.iter().map(operation).collect()
+        } else {
+            OpCounters::total(&target.operations).iter().map(operation).collect()
+        },
         decision: target.decision.as_ref().and_then(|decision| serde_json::to_value(decision).ok()),
+    }
+}
+
+/// The totals that were last read. A mount that hangs keeps them: its filesystem is the same, and a capacity alert that
+/// resolves because the server went away would say the opposite of what happened. What is stale or lost has no filesystem
+/// behind its path any more, and the totals of the old one would be read as those of the new one.
+fn filesystem(target: &Target) -> Option<FilesystemStatus> {
+    let gone = matches!(target.verdict.state, State::Stale | State::Lost);
+    // FUSE daemons without a statfs of their own answer all zeros: that is no answer, and no full disk.
+    let (space, read) = target.space.filter(|(space, _)| !gone && space.size > 0)?;
+    Some(FilesystemStatus {
+        size_bytes: space.size,
+        free_bytes: space.free,
+        avail_bytes: space.avail,
+        files: space.files,
+        files_free: space.files_free,
+        read,
+    })
+}
+
+fn operation(counters: &OpCounters) -> OperationStatus {
+    let seconds = |millis| Duration::from_millis(millis).as_secs_f64();
+    OperationStatus {
+        operation: counters.operation,
+        operations: counters.operations,
+        retransmissions: counters.retransmissions,
+        timeouts: counters.timeouts,
+        errors: counters.errors,
+        rtt_seconds: seconds(counters.rtt_ms),
+        execute_seconds: seconds(counters.execute_ms),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::agent::target::{Key, Labels};
+    use crate::mounts::{Dev, Mount, Origin, View};
+    use crate::probe::Space;
+
+    fn target() -> Target {
+        let options = OsStr::new("rw,vers=4.1,hard,addr=10.0.0.1");
+        let mount = Mount {
+            id: 40,
+            parent: 1,
+            dev: Dev { major: 0, minor: 51 },
+            root: "/".into(),
+            mountpoint: "/mnt/a".into(),
+            fstype: "nfs4".to_owned(),
+            source: "srv:/a".into(),
+            options: "rw".into(),
+            super_options: options.to_owned(),
+            kind: crate::mounts::Kind::from_fstype("nfs4"),
+            origin: Origin::parse("nfs4", OsStr::new("srv:/a"), options),
+            view: View::Own,
+            hidden_by: None,
+        };
+        let labels = Labels { mountpoint: "/mnt/a".into(), source: "srv:/a".into(), fstype: "nfs4".into() };
+        let mut target = Target::new(1, Key::of(&mount, None), labels, &mount, 0.0);
+        target.space = Some((Space { size: 100, free: 50, avail: 40, files: 10, files_free: 5 }, 7.0));
+        target
+    }
+
+    #[test]
+    fn totals_outlive_a_hang_and_end_with_the_filesystem() {
+        let mut target = target();
+        for state in [State::Healthy, State::Slow, State::Hung, State::Full, State::Error, State::Unknown] {
+            target.verdict.state = state;
+            assert_eq!(filesystem(&target).map(|totals| (totals.size_bytes, totals.read)), Some((100, 7.0)), "{state}");
+        }
+        for state in [State::Stale, State::Lost] {
+            target.verdict.state = state;
+            assert_eq!(filesystem(&target), None, "{state}");
+        }
+    }
+
+    #[test]
+    fn all_zeros_are_no_totals() {
+        let mut target = target();
+        target.space = Some((Space { size: 0, free: 0, avail: 0, files: 0, files_free: 0 }, 7.0));
+        assert_eq!(filesystem(&target), None);
+    }
+
+    #[test]
+    fn a_trend_needs_two_readings_and_a_lost_one_ends_it() {
+        use crate::mounts::mountstats::TransportCounters;
+        let mut target = target();
+        let seconds = Duration::from_secs;
+        let at = |sends| TransportCounters { connects: 1, sends, recvs: 1 };
+        target.counted(at(1), Vec::new(), seconds(10));
+        assert_eq!(target.trend, None);
+        target.counted(at(4), Vec::new(), seconds(15));
+        assert_eq!(target.trend.map(|trend| (trend.millis, trend.unanswered())), Some((5000, 3)));
+        target.no_counters();
+        target.counted(at(9), Vec::new(), seconds(20));
+        assert_eq!(target.trend, None);
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::core::{Core, Event, limits};
+use super::kernel_log::KernelLog;
 use super::listen;
 use crate::config::Config;
 use crate::http::HttpState;
@@ -59,6 +60,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = agent.core.node, "mountwarden starts");
     // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
+    let mut kernel_log = agent.listen();
     loop {
         let wake = agent.wake();
         tokio::select! {
@@ -72,6 +74,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
                 // A part that fails is a bug, and what it held is lost: a fresh start is better than a half-blind agent.
                 Err(error) => return Err(error).context("a part of the agent failed"),
             },
+            news = kernel_log.news() => agent.core.take_kernel_news(news),
             () = sleep_until(wake) => agent.note_delay(wake),
         }
         agent.step();
@@ -134,6 +137,12 @@ impl Agent {
                 None
             }
         }
+    }
+
+    fn listen(&mut self) -> KernelLog {
+        let opened = KernelLog::open();
+        self.core.evidence_from("kernel_log", opened.as_ref().err().cloned());
+        opened.unwrap_or_else(|_| KernelLog::absent())
     }
 
     /// When the loop has something to do next.

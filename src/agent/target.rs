@@ -5,12 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::mounts::mountstats::TransportCounters;
+use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
 use crate::mounts::{Dev, Mount, Origin, View};
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::Place;
-use crate::probe::{Identity, Sentinel, StepResult};
+use crate::probe::{Identity, Sentinel, Space, StepResult};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::judge::Decision;
 use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Tuning, Verdict};
@@ -87,6 +87,15 @@ pub(super) struct Target {
     pub(super) probes: BTreeMap<&'static str, u64>,
     pub(super) transitions: BTreeMap<State, u64>,
     pub(super) transport: Option<TransportCounters>,
+    /// What its operations cost, as mountstats last said.
+    pub(super) operations: Vec<OpCounters>,
+    /// What changed between its last two readings, and when the last one was made.
+    pub(super) trend: Option<TransportTrend>,
+    pub(super) counted_at: Now,
+    /// Totals of its filesystem, and when they were read.
+    pub(super) space: Option<(Space, UnixSeconds)>,
+    /// The kernel logged that a file of its superblock became another one, since the last good look.
+    pub(super) fileid_changed: bool,
     /// When a reconnect of its transport last made it due early.
     pub(super) hurried: Option<Now>,
     /// Replies came in between the last two readings of the counters.
@@ -134,6 +143,11 @@ impl Target {
             probes: BTreeMap::new(),
             transitions: BTreeMap::new(),
             transport: None,
+            operations: Vec::new(),
+            trend: None,
+            counted_at: Now::ZERO,
+            space: None,
+            fileid_changed: false,
             hurried: None,
             receiving: false,
             decision: None,
@@ -177,6 +191,30 @@ impl Target {
         self.since = now;
         *self.transitions.entry(self.verdict.state).or_default() += 1;
         Some(Transition { from, first })
+    }
+
+    /// Takes a reading of mountstats over; gives the counters of the one before.
+    pub(super) fn counted(
+        &mut self,
+        counters: TransportCounters,
+        operations: Vec<OpCounters>,
+        now: Now,
+    ) -> Option<TransportCounters> {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.counted_at, now));
+        let before = std::mem::replace(&mut self.operations, operations);
+        let earlier = self.transport.replace(counters);
+        self.trend = earlier.and_then(|earlier| {
+            let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+            TransportTrend::between((earlier, &before), (counters, &self.operations), millis)
+        });
+        earlier
+    }
+
+    /// Mountstats could not be read, or does not have it.
+    pub(super) fn no_counters(&mut self) {
+        self.transport = None;
+        self.trend = None;
+        self.operations = Vec::new();
     }
 
     pub(super) fn cause(&self) -> Option<Cause> {

@@ -1,13 +1,11 @@
 //! The kernel's transport counters: read for all NFS mounts at once, by a worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::mounts::View;
-use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::table::Table;
 use crate::probe::schedule::Now;
-use crate::probe::wire::CounterRow;
 
 /// Shortest time between two readings that are not asked for.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -20,8 +18,6 @@ struct Source {
     next: Option<Now>,
     in_flight: bool,
     again: bool,
-    took: Duration,
-    rows: HashMap<(Vec<u8>, Vec<u8>), TransportCounters>,
 }
 
 /// Readings of mountstats, one per mount table.
@@ -67,29 +63,14 @@ impl Transports {
     }
 
     /// A reading came back. True: it is younger than every question so far.
-    pub(super) fn counted(
-        &mut self,
-        view: View,
-        rows: Option<Vec<CounterRow>>,
-        took: Duration,
-        now: Now,
-        interval: Duration,
-    ) -> bool {
+    pub(super) fn counted(&mut self, view: View, took: Duration, now: Now, interval: Duration) -> bool {
         let Some(source) = self.sources.get_mut(&view) else { return true };
         source.in_flight = false;
-        source.took = took;
-        let key = |row: CounterRow| ((row.mountpoint, row.source), row.counters);
-        source.rows = rows.unwrap_or_default().into_iter().map(key).collect();
         if std::mem::take(&mut source.again) {
             source.next = Some(now);
             return false;
         }
         source.next = Some(now + (interval / 3).max(took * COST).min(interval).max(SHORTEST));
         true
-    }
-
-    /// The counters of a mount, by mountpoint and source as the table has them.
-    pub(super) fn of(&self, view: View, mountpoint: &[u8], source: &[u8]) -> Option<TransportCounters> {
-        self.sources.get(&view)?.rows.get(&(mountpoint.to_vec(), source.to_vec())).copied()
     }
 }

@@ -135,6 +135,36 @@ catalog! {
     PROBE_BLOCKED_TOTAL: Counter Stable "mountwarden_probe_blocked_seconds_total"
         ["mountpoint", "source", "fstype"] "seconds",
         "Time that probes of the mount were blocked past their deadline.";
+    FILESYSTEM_SIZE: Gauge Stable "mountwarden_filesystem_size_bytes" ["mountpoint", "source", "fstype"] "bytes",
+        "Size of the filesystem, as its last statfs said (every fourth probe). Kept while the mount hangs; absent once it is stale or lost, and where the filesystem does not say.";
+    FILESYSTEM_FREE: Gauge Stable "mountwarden_filesystem_free_bytes" ["mountpoint", "source", "fstype"] "bytes",
+        "Free space of the filesystem, also what only root may use.";
+    FILESYSTEM_AVAIL: Gauge Stable "mountwarden_filesystem_avail_bytes" ["mountpoint", "source", "fstype"] "bytes",
+        "Free space of the filesystem for others than root.";
+    FILESYSTEM_FILES: Gauge Stable "mountwarden_filesystem_files" ["mountpoint", "source", "fstype"] "",
+        "Inodes of the filesystem; absent where it does not count them.";
+    FILESYSTEM_FILES_FREE: Gauge Stable "mountwarden_filesystem_files_free" ["mountpoint", "source", "fstype"] "",
+        "Free inodes of the filesystem.";
+    FILESYSTEM_READ: Gauge Stable "mountwarden_filesystem_timestamp_seconds"
+        ["mountpoint", "source", "fstype"] "seconds since the epoch",
+        "When the filesystem last said its numbers: those of a mount that hangs are so old.";
+
+    NFS_OPERATIONS: Counter Stable "mountwarden_nfs_operations_total" ["mountpoint", "source", "fstype", "operation"] "",
+        "Calls of the NFS client that ended, by operation (twelve names, only those that were used; one, all, on nodes with more than 200 NFS mounts). Counted by the kernel per superblock since it was mounted: mounts that share one show the same.";
+    NFS_RETRANSMISSIONS: Counter Stable "mountwarden_nfs_retransmissions_total"
+        ["mountpoint", "source", "fstype", "operation"] "",
+        "Transmissions of the NFS client beyond the first of each call.";
+    NFS_TIMEOUTS: Counter Stable "mountwarden_nfs_timeouts_total" ["mountpoint", "source", "fstype", "operation"] "",
+        "Major timeouts of the NFS client (timeo x retrans passed without an answer).";
+    NFS_ERRORS: Counter Stable "mountwarden_nfs_errors_total" ["mountpoint", "source", "fstype", "operation"] "",
+        "Calls of the NFS client that ended with an error, also killed ones; absent before Linux 5.3.";
+    NFS_RTT: Counter Stable "mountwarden_nfs_rtt_seconds_total"
+        ["mountpoint", "source", "fstype", "operation"] "seconds",
+        "Time between sending and reply, summed up over the calls of the NFS client.";
+    NFS_EXECUTE: Counter Stable "mountwarden_nfs_execute_seconds_total"
+        ["mountpoint", "source", "fstype", "operation"] "seconds",
+        "Time from start to end of the calls of the NFS client, waiting to be sent included.";
+
     PROBE_DURATION: Histogram Stable "mountwarden_probe_duration_seconds" ["server", "step"] "seconds",
         "Duration of probe steps by server.";
     PROBE_TIMEOUT: Gauge Stable "mountwarden_probe_timeout_seconds" [] "seconds",
@@ -172,6 +202,12 @@ catalog! {
         "autofs mount points: listed, never touched.";
     MOUNTS_LEFT_OUT: Gauge Stable "mountwarden_mounts_left_out" [] "",
         "Targets without series because another one has the same mountpoint, source and fstype; anything but 0 is a defect.";
+    EVIDENCE_AVAILABLE: Gauge Stable "mountwarden_evidence_available" ["source"] "",
+        "1 while passive evidence can be read from the source, 0 when it cannot (the log says why); absent until it was tried. Verdicts need none of it.";
+    KERNEL_LOG_LINES: Counter Stable "mountwarden_kernel_log_lines_total" ["kind"] "",
+        "Lines of the kernel log about NFS since the agent started, by what they say: recovery_failed and locks_lost mean that applications lost open files or locks.";
+    KERNEL_LOG_LOST: Counter Stable "mountwarden_kernel_log_lost_total" [] "",
+        "Times that lines of the kernel log were overwritten before the agent read them.";
     LOG_DROPPED: Counter Stable "mountwarden_log_dropped_total" [] "",
         "Log lines dropped because nobody read them.";
     HTTP_REFUSED: Counter Stable "mountwarden_http_refused_total" [] "",

@@ -11,7 +11,8 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::catalog::{self, Kind, Metric, TRIPLE};
 use super::process::ProcessStats;
-use crate::snapshot::{DurationHistogram, MountStatus, Snapshot};
+use crate::passive::kernel_log;
+use crate::snapshot::{AgentStats, DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, Snapshot};
 use crate::verdict::{Finding, Severity, State};
 
 /// Series that are encoded at once. A series costs about 700 bytes until it is text, so this is 180 KiB.
@@ -60,6 +61,8 @@ pub fn render_into(snapshot: &Snapshot, process: Option<&ProcessStats>, text: &m
     agent_head(&mut page, snapshot)?;
     mount_verdicts(&mut page, &mounts)?;
     mount_probes(&mut page, &mounts)?;
+    filesystems(&mut page, &mounts)?;
+    nfs_operations(&mut page, &mounts)?;
     durations(&mut page, &snapshot.agent.durations)?;
     agent_numbers(&mut page, snapshot, snapshot.mounts.len() - mounts.len())?;
     process.map_or(Ok(()), |process| process_numbers(&mut page, process))
@@ -158,6 +161,42 @@ fn mount_probes(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), Rend
     })
 }
 
+/// Metrics that are filled alike, each with its number.
+type Numbers<T> = [(&'static Metric, fn(&T) -> Option<f64>); 6];
+
+fn filesystems(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
+    let numbers: Numbers<FilesystemStatus> = [
+        (&catalog::FILESYSTEM_SIZE, |of| Some(number(of.size_bytes))),
+        (&catalog::FILESYSTEM_FREE, |of| Some(number(of.free_bytes))),
+        (&catalog::FILESYSTEM_AVAIL, |of| Some(number(of.avail_bytes))),
+        (&catalog::FILESYSTEM_FILES, |of| (of.files > 0).then(|| number(of.files))),
+        (&catalog::FILESYSTEM_FILES_FREE, |of| (of.files > 0).then(|| number(of.files_free))),
+        (&catalog::FILESYSTEM_READ, |of| Some(of.read)),
+    ];
+    numbers.iter().try_for_each(|(metric, value)| {
+        page.per_mount(metric, mounts, |family, mount| {
+            mount.filesystem.as_ref().and_then(value).map_or(Ok(()), |value| family.add_mount(mount, &[], value))
+        })
+    })
+}
+
+fn nfs_operations(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
+    let numbers: Numbers<OperationStatus> = [
+        (&catalog::NFS_OPERATIONS, |of| Some(number(of.operations))),
+        (&catalog::NFS_RETRANSMISSIONS, |of| Some(number(of.retransmissions))),
+        (&catalog::NFS_TIMEOUTS, |of| Some(number(of.timeouts))),
+        (&catalog::NFS_ERRORS, |of| of.errors.map(number)),
+        (&catalog::NFS_RTT, |of| Some(of.rtt_seconds)),
+        (&catalog::NFS_EXECUTE, |of| Some(of.execute_seconds)),
+    ];
+    numbers.iter().try_for_each(|(metric, value)| {
+        page.per_mount(metric, mounts, |family, mount| {
+            let mut values = mount.nfs.iter().filter_map(|of| Some((of.operation.as_str(), value(of)?)));
+            values.try_for_each(|(operation, value)| family.add_mount(mount, &[operation], value))
+        })
+    })
+}
+
 fn durations(page: &mut Page<'_>, histograms: &[DurationHistogram]) -> Result<(), RenderError> {
     page.family(&catalog::PROBE_DURATION, |family| {
         histograms.iter().try_for_each(|histogram| family.add_histogram(histogram))
@@ -173,6 +212,7 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         family.add(&["busy"], number(agent.workers_busy))?;
         family.add(&["stuck"], number(agent.workers_stuck))
     })?;
+    passive_evidence(page, agent)?;
     let numbers: [(&'static Metric, f64); 18] = [
         (&catalog::WORKERS_KILLED, number(agent.workers_killed_total)),
         (&catalog::WORKERS_STARTED, number(agent.workers_started_total)),
@@ -194,6 +234,19 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         (&catalog::CONFIG_RELOADS, number(agent.config_reloads_total)),
     ];
     numbers.iter().try_for_each(|(metric, value)| page.single(metric, *value))
+}
+
+fn passive_evidence(page: &mut Page<'_>, agent: &AgentStats) -> Result<(), RenderError> {
+    page.family(&catalog::EVIDENCE_AVAILABLE, |family| {
+        agent.evidence.iter().try_for_each(|source| family.add(&[&source.source], flag(source.error.is_none())))
+    })?;
+    page.family(&catalog::KERNEL_LOG_LINES, |family| {
+        kernel_log::Kind::ALL.iter().try_for_each(|kind| {
+            let lines = agent.kernel_log_lines.get(kind.as_str()).copied().unwrap_or(0);
+            family.add(&[kind.as_str()], number(lines))
+        })
+    })?;
+    page.single(&catalog::KERNEL_LOG_LOST, number(agent.kernel_log_lost_total))
 }
 
 fn process_numbers(page: &mut Page<'_>, process: &ProcessStats) -> Result<(), RenderError> {

@@ -11,7 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::octal;
 
+mod operations;
 mod rows;
+mod trend;
+
+pub use operations::{OpCounters, Operation};
+pub use trend::TransportTrend;
 
 /// The NFS mounts of one mount namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

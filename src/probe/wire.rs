@@ -3,12 +3,15 @@
 //! The worker is ours, but it sits in the kernel of a sick machine: whatever arrives is bounded and checked, and a worker
 //! that breaks the format is killed and replaced.
 
+use std::net::IpAddr;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
-use crate::mounts::mountstats::TransportCounters;
+use crate::mounts::mountstats::{OpCounters, TransportCounters};
+use crate::passive::sunrpc::Link;
 
 /// Longest frame: a batch of identities of some thousand mounts fits, nonsense does not.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -39,6 +42,8 @@ pub enum Job {
     Counters(Vec<u8>),
     /// The files in the state directory of the EFS mount helper.
     EfsState(Vec<u8>),
+    /// What sysfs says of NFS connections and FUSE queues.
+    Signals(SignalsJob),
 }
 
 /// A mountpoint and what the table says is there.
@@ -98,6 +103,8 @@ pub enum Answer {
     Counters(Vec<CounterRow>),
     /// Of `EfsState`: name and contents.
     Files(Vec<NamedFile>),
+    /// Of `Signals`.
+    Signals(Signals),
     /// A file could not be read.
     Failed {
         /// Why.
@@ -117,6 +124,32 @@ pub struct CounterRow {
     pub source: Vec<u8>,
     /// Sums over its transports.
     pub counters: TransportCounters,
+    /// What its operations cost; empty where a whole answer would not fit one frame.
+    pub operations: Vec<OpCounters>,
+}
+
+/// Which signals are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalsJob {
+    /// Where sysfs is, the first that has it answers (`/sys`, `/proc/1/root/sys`).
+    pub roots: Vec<Vec<u8>>,
+    /// The connections of the NFS client.
+    pub transports: bool,
+    /// The FUSE connections, by the minor number of `st_dev`.
+    pub connections: Vec<u32>,
+}
+
+/// What sysfs says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signals {
+    /// Each connection of the NFS client, by the server's address.
+    pub transports: Vec<(IpAddr, Link)>,
+    /// Why they could not be read.
+    pub transports_errno: Option<i32>,
+    /// Requests that wait, by FUSE connection.
+    pub waiting: Vec<(u32, u64)>,
+    /// Why they could not be read.
+    pub waiting_errno: Option<i32>,
 }
 
 /// Why a frame is no frame.

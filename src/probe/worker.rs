@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, steps};
-use crate::mounts::mountstats;
+use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, steps};
+use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
 pub const WORKER_ARGUMENT: &str = "probe-worker";
@@ -32,6 +32,12 @@ const EFS_FILES: usize = 1024;
 /// A mount that fails a step, or takes so long for one, is not asked for what can wait, in microseconds: behind softerr
 /// each entry of a dead server costs another timeout (16 s were measured), and the verdict would come after all of them.
 const HURRIED: u64 = 1_000_000;
+
+/// Bytes of an answer before its rows, and upper bounds of a row without its names and of one operation (a u64 is at most
+/// ten bytes of postcard).
+const FRAME_HEAD: usize = 64;
+const ROW_NUMBERS: usize = 48;
+const OPERATION: usize = 62;
 
 /// Runs the worker if this process was started as one; `None` otherwise. To be called before any thread exists.
 #[must_use]
@@ -126,6 +132,10 @@ impl Worker<'_> {
                     Ok(bytes) => Answer::Counters(counters(&bytes)),
                     Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
                 }
+            }
+            Job::Signals(job) => {
+                self.enter(Step::Signals)?;
+                Answer::Signals(signals::read(&job))
             }
             Job::EfsState(path) => {
                 self.enter(Step::EfsState)?;
@@ -257,16 +267,26 @@ fn identify_place(place: &Place) -> Option<super::Identity> {
 
 fn counters(bytes: &[u8]) -> Vec<CounterRow> {
     use std::os::unix::ffi::OsStrExt;
-    mountstats::parse(bytes)
-        .nfs
-        .iter()
-        .take(wire::MAX_ROWS)
-        .map(|mount| CounterRow {
-            mountpoint: mount.mountpoint.as_bytes().to_vec(),
-            source: mount.source.as_bytes().to_vec(),
-            counters: mount.counters(),
-        })
-        .collect()
+    let stats = mountstats::parse(bytes);
+    let bare = |mount: &NfsStats| mount.mountpoint.len() + mount.source.len() + ROW_NUMBERS;
+    let mut room = wire::MAX_FRAME - FRAME_HEAD;
+    let fits = |mount: &&NfsStats| {
+        room = room.saturating_sub(bare(mount));
+        room > 0
+    };
+    let mounts: Vec<&NfsStats> = stats.nfs.iter().take(wire::MAX_ROWS).take_while(fits).collect();
+    // The triggers need the transport of every mount; what its operations cost is left out first.
+    let mut room = wire::MAX_FRAME - FRAME_HEAD - mounts.iter().map(|mount| bare(mount)).sum::<usize>();
+    let row = |mount: &&NfsStats| {
+        let mut operations = mount.operations();
+        match room.checked_sub(operations.len() * OPERATION) {
+            Some(rest) => room = rest,
+            None => operations.clear(),
+        }
+        let (mountpoint, source) = (mount.mountpoint.as_bytes().to_vec(), mount.source.as_bytes().to_vec());
+        CounterRow { mountpoint, source, counters: mount.counters(), operations }
+    };
+    mounts.iter().map(row).collect()
 }
 
 /// Regular files in a directory with their contents. Symlinks are not followed.
@@ -295,4 +315,53 @@ fn state_files(path: &[u8]) -> Result<Vec<wire::NamedFile>, Errno> {
         files.push((entry.file_name().to_bytes().to_vec(), bytes));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mountstats(mounts: usize, name: usize) -> String {
+        let ops = [
+            "GETATTR", "SETATTR", "LOOKUP", "ACCESS", "OPEN", "CLOSE", "READ", "WRITE", "COMMIT", "READDIR", "LOCK",
+            "RENAME",
+        ];
+        let max = u64::MAX;
+        let ops: String =
+            ops.iter().map(|op| format!("\t{op}: {max} {max} {max} {max} {max} {max} {max} {max} {max}\n")).collect();
+        let path = "x".repeat(name);
+        let xprt = format!("\txprt:\ttcp 1 1 {max} 0 0 {max} {max} 0 0 0\n");
+        (0..mounts)
+            .map(|n| format!("device s:/{n} mounted on /{path}{n} with fstype nfs4 statvers=1.1\n{xprt}{ops}"))
+            .collect()
+    }
+
+    fn frame(rows: &[CounterRow]) -> usize {
+        let answer = Answer::Counters(rows.to_vec());
+        wire::encode(&Message::Done { seq: u64::MAX, answer }).expect("an answer fits a frame").len()
+    }
+
+    #[test]
+    fn the_rows_of_an_ordinary_node_are_whole() {
+        let rows = counters(mountstats(1000, 100).as_bytes());
+        assert_eq!(rows.len(), 1000);
+        assert!(rows.iter().all(|row| row.operations.len() == 12));
+        assert!(frame(&rows) < wire::MAX_FRAME);
+    }
+
+    #[test]
+    fn operations_are_left_out_before_any_mount_is() {
+        let rows = counters(mountstats(8000, 200).as_bytes());
+        assert_eq!(rows.len(), 8000);
+        let whole = rows.iter().filter(|row| !row.operations.is_empty()).count();
+        assert!(whole > 1000 && whole < 8000, "{whole}");
+        assert!(frame(&rows) <= wire::MAX_FRAME + 4);
+    }
+
+    #[test]
+    fn names_that_fill_a_frame_end_the_list_and_not_the_worker() {
+        let rows = counters(mountstats(3000, 4000).as_bytes());
+        assert!(rows.len() > 900 && rows.len() < 3000, "{}", rows.len());
+        assert!(frame(&rows) <= wire::MAX_FRAME + 4);
+    }
 }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cause;
+use super::{Cause, Passive};
 use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::source::Mode;
 use crate::mounts::{Kind, Mount};
@@ -150,6 +150,9 @@ pub struct Evidence {
     pub server: Option<ServerView>,
     /// Its transport, if the kernel's counters could be read lately.
     pub transport: Option<TransportCounters>,
+    /// What the kernel counted and said by itself.
+    #[serde(default)]
+    pub passive: Passive,
     /// Most servers refuse us at the same time: more likely our own rights than theirs.
     pub many_refuse: bool,
     /// The canary's result of this round.

@@ -133,6 +133,7 @@ pub fn judge(before: &Memory, evidence: &Evidence, tuning: &Tuning) -> Judgement
     } else {
         format!("{} (seen once; said when two of three probes agree)", look.evidence)
     };
+    let words = super::passive::explained(words, state, &evidence.passive);
     memory.evidence.clone_from(&words);
     let inherited = matches!(evidence.observation, super::Observation::Inherited { .. });
     let findings = findings(&memory, evidence.at_millis);

@@ -39,6 +39,8 @@ fn mount(mountpoint: &str, source: &str, state: State, cause: Option<Cause>, age
         steps: Vec::new(),
         probes: Default::default(),
         transitions: Default::default(),
+        filesystem: None,
+        nfs: Vec::new(),
         blocked_seconds_total: 0.0,
         decision: None,
     }

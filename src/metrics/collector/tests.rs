@@ -196,3 +196,40 @@ fn an_agent_without_mounts_still_renders() {
     assert_eq!(value_of(&samples, "mountwarden_mounts", &[("state", "hung")]), Some(0.0));
     assert!(samples.iter().all(|sample| sample.name != "mountwarden_mount_state"));
 }
+
+#[test]
+fn totals_are_absent_where_the_filesystem_says_none() {
+    let samples = parse(&render(&golden_snapshot(), None).expect("render"));
+    let at = |name, mountpoint| value_of(&samples, name, &[("mountpoint", mountpoint)]);
+    assert_eq!(at("mountwarden_filesystem_size_bytes", "/mnt/data"), Some(107_374_182_400.0));
+    assert_eq!(at("mountwarden_filesystem_files", "/mnt/data"), Some(6_553_600.0));
+    // Hung: kept, with their age.
+    assert_eq!(at("mountwarden_filesystem_timestamp_seconds", "/mnt/gone"), Some(1_789_999_880.25));
+    // It counts no inodes (EFS): 0 of 0 would look like a full one.
+    assert_eq!(at("mountwarden_filesystem_files_free", "/mnt/gone"), None);
+    assert_eq!(at("mountwarden_filesystem_avail_bytes", "/mnt/user"), None);
+}
+
+#[test]
+fn an_nfs_mount_with_every_operation_has_at_most_eighty_more_series() {
+    use crate::mounts::mountstats::Operation;
+    let mut snapshot = golden_snapshot();
+    let before = parse(&render(&snapshot, None).expect("render")).len();
+    let mount = snapshot.mounts.iter_mut().find(|mount| mount.mountpoint == "/mnt/data").expect("in the fixture");
+    let (one, had) = (mount.nfs[0], mount.nfs.len());
+    let used = Operation::ALL.iter().filter(|operation| **operation != Operation::All);
+    mount.nfs = used.map(|operation| OperationStatus { operation: *operation, ..one }).collect();
+    let all = mount.nfs.len();
+    let after = parse(&render(&snapshot, None).expect("render")).len();
+    assert_eq!(after - before, (all - had) * 6);
+    assert!(all * 6 + 6 <= 80, "{} series", all * 6 + 6);
+}
+
+#[test]
+fn errors_that_the_kernel_does_not_count_are_no_zero() {
+    let samples = parse(&render(&golden_snapshot(), None).expect("render"));
+    let at = |name, operation| value_of(&samples, name, &[("mountpoint", "/mnt/gone"), ("operation", operation)]);
+    assert_eq!(at("mountwarden_nfs_timeouts_total", "all"), Some(5.0));
+    assert_eq!(at("mountwarden_nfs_execute_seconds_total", "all"), Some(301.25));
+    assert_eq!(at("mountwarden_nfs_errors_total", "all"), None);
+}

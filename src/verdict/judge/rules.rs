@@ -281,6 +281,8 @@ fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Senti
         (Some(before), Some(now)) if before != now => {
             Sentinels::Replaced(words::replaced(report.sentinels.len(), before, now))
         }
+        // A handle of this superblock leads to another file: what the size cannot prove, the kernel saw.
+        _ if evidence.passive.fileid_changed => Sentinels::Replaced(words::fileid_changed(report.sentinels.len())),
         _ => Sentinels::Maybe,
     }
 }

@@ -1,4 +1,4 @@
-use super::super::{Facts, NotRun, Observation, ServerView};
+use super::super::{Facts, NotRun, Observation, Passive, ServerView};
 use super::*;
 use crate::mounts::Kind;
 use crate::mounts::mountstats::TransportCounters;
@@ -36,6 +36,7 @@ fn seen(facts: Facts, observation: Observation) -> Evidence {
         observation,
         server: None,
         transport: Some(TransportCounters { connects: 2, sends: 10, recvs: 10 }),
+        passive: Passive::default(),
         many_refuse: false,
         canary: None,
     }
@@ -338,6 +339,34 @@ fn without_counters_a_replacement_is_neither_proven_nor_excluded() {
     let judgement = judge(&after_good(&nfs(Mode::Hard)), &evidence, &tuning());
     assert_eq!(judgement.verdict.state, State::Healthy);
     assert_eq!(judgement.verdict.findings, [Finding::MaybeReplaced]);
+}
+
+#[test]
+fn a_changed_fileid_proves_a_replacement_only_together_with_all_the_rest() {
+    let logged =
+        |evidence: Evidence| Evidence { passive: Passive { fileid_changed: true, ..Passive::default() }, ..evidence };
+    let state = |evidence| judge(&after_good(&nfs(Mode::Hard)), &logged(evidence), &tuning()).verdict.state;
+    assert_eq!(state(replaced(4, 1 << 30)), State::Lost);
+    // No reconnect, entries that are there, no counters: servers with unstable file ids exist.
+    assert_eq!(state(replaced(2, 1 << 30)), State::Healthy);
+    assert_eq!(state(seen(nfs(Mode::Hard), Observation::Report(good()))), State::Healthy);
+    assert_eq!(state(Evidence { transport: None, ..replaced(4, 1 << 30) }), State::Healthy);
+}
+
+#[test]
+fn passive_evidence_alone_changes_no_verdict_and_is_replayed_word_for_word() {
+    let passive = Passive {
+        kernel_log: Some(crate::verdict::KernelWords { line: "nfs: server s not responding".into(), age_millis: 1 }),
+        ..Passive::default()
+    };
+    let healthy = Evidence { passive: passive.clone(), ..seen(nfs(Mode::Hard), Observation::Report(good())) };
+    assert_eq!(judge(&Memory::default(), &healthy, &tuning()).verdict.state, State::Healthy);
+    let hung = Evidence { passive, ..seen(nfs(Mode::Hard), Observation::Blocked(blocked())) };
+    let decision = Decision { before: after_good(&nfs(Mode::Hard)), evidence: hung, tuning: tuning() };
+    let verdict = replay(&decision).verdict;
+    assert!(verdict.evidence.contains("the kernel log said \"nfs: server s not responding\""), "{}", verdict.evidence);
+    let written: Decision = serde_json::from_str(&serde_json::to_string(&decision).unwrap()).unwrap();
+    assert_eq!(replay(&written).verdict, verdict);
 }
 
 #[test]

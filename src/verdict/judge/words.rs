@@ -23,6 +23,7 @@ fn action(step: Step) -> &'static str {
         Step::Learn => "reading the root directory",
         Step::Counters => "reading mountstats",
         Step::EfsState => "reading the EFS state files",
+        Step::Signals => "reading sysfs",
     }
 }
 
@@ -127,8 +128,18 @@ pub(super) fn forced() -> String {
 }
 
 pub(super) fn replaced(count: usize, before: u64, now: u64) -> String {
-    let entries = if count == 1 { "the known entry is".to_owned() } else { format!("all {count} known entries are") };
-    format!("{entries} gone since the client reconnected, and the size went from {before} to {now} bytes")
+    format!("{} gone since the client reconnected, and the size went from {before} to {now} bytes", entries(count))
+}
+
+pub(super) fn fileid_changed(count: usize) -> String {
+    format!(
+        "{} gone since the client reconnected, and the kernel logged that a file became another one",
+        entries(count)
+    )
+}
+
+fn entries(count: usize) -> String {
+    if count == 1 { "the known entry is".to_owned() } else { format!("all {count} known entries are") }
 }
 
 pub(super) fn slow(step: &StepResult) -> String {
