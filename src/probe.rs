@@ -2,13 +2,15 @@
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
 //! the worker's side, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
-//! probed, [`image`] is the copy of the binary that workers start from.
+//! probed, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
+//! binary that workers start from.
 
 pub mod image;
 pub mod pool;
 pub mod schedule;
 pub mod sentinel;
 pub mod steps;
+pub mod trial;
 pub mod wire;
 pub mod worker;
 
@@ -34,6 +36,16 @@ pub enum Step {
     Counters,
     /// Reading the state files of the EFS mount helper.
     EfsState,
+    /// Of a trial mount: handing its options to the kernel, which only parses them.
+    TrialOpen,
+    /// The server is asked to mount.
+    TrialMount,
+    /// Forced statx of the trial's root.
+    TrialRoot,
+    /// One read of the trial's root directory.
+    TrialNames,
+    /// Letting the trial mount go, which ends sessions with the server.
+    TrialClose,
 }
 
 impl Step {
@@ -48,6 +60,11 @@ impl Step {
             Step::Learn => "learn",
             Step::Counters => "counters",
             Step::EfsState => "efs_state",
+            Step::TrialOpen => "trial_open",
+            Step::TrialMount => "trial_mount",
+            Step::TrialRoot => "trial_root",
+            Step::TrialNames => "trial_names",
+            Step::TrialClose => "trial_close",
         }
     }
 }

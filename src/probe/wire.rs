@@ -6,6 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::trial::{TrialReport, TrialSpec};
 use super::{Identity, ProbeReport, Sentinel, Step};
 use crate::mounts::Dev;
 use crate::mounts::mountstats::TransportCounters;
@@ -39,6 +40,8 @@ pub enum Job {
     Counters(Vec<u8>),
     /// The files in the state directory of the EFS mount helper.
     EfsState(Vec<u8>),
+    /// Mount something that nobody sees, look at its root, let it go.
+    Trial(TrialSpec),
 }
 
 /// A mountpoint and what the table says is there.
@@ -107,6 +110,8 @@ pub enum Answer {
     Counters(Vec<CounterRow>),
     /// Of `EfsState`: name and contents.
     Files(Vec<NamedFile>),
+    /// Of `Trial`.
+    Trial(TrialReport),
     /// A file could not be read.
     Failed {
         /// Why.

@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use rustix::io::Errno;
 
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, steps};
+use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, steps, trial};
 use crate::mounts::mountstats;
 
 /// First argument of the hidden mode.
@@ -131,6 +131,7 @@ impl Worker<'_> {
                     Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
                 }
             }
+            Job::Trial(spec) => Answer::Trial(trial::run(&spec, &|step| self.enter(step))?),
         })
     }
 

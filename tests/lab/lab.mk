@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick demo
+.PHONY: lab lab-quick lab-trials demo
 
 lab: build ## Every fault of the design in real machines (about 25 minutes)
 	@tests/packages.sh lab
@@ -12,6 +12,10 @@ lab: build ## Every fault of the design in real machines (about 25 minutes)
 lab-quick: build ## The part of the lab that catches the common breakage (3 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --quick --jobs $(LAB_JOBS)
+
+lab-trials: build ## Trial mounts of NFS v3 to v4.2, and what they leave (2 minutes)
+	@tests/packages.sh lab
+	$(LAB) trials
 
 demo: build ## A server that goes silent, is replaced, unexported: the agent at work
 	@tests/packages.sh demo

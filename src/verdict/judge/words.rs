@@ -23,6 +23,11 @@ fn action(step: Step) -> &'static str {
         Step::Learn => "reading the root directory",
         Step::Counters => "reading mountstats",
         Step::EfsState => "reading the EFS state files",
+        Step::TrialOpen => "the options of a trial mount",
+        Step::TrialMount => "a trial mount",
+        Step::TrialRoot => "a forced statx of a trial mount's root",
+        Step::TrialNames => "reading a trial mount's root directory",
+        Step::TrialClose => "letting a trial mount go",
     }
 }
 
