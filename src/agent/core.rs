@@ -19,7 +19,7 @@ use crate::probe::pool::{Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
 use crate::server::ServerAnswer;
 use crate::snapshot::{AgentStats, DurationHistogram};
-use crate::verdict::Tuning;
+use crate::verdict::{Finding, Tuning};
 
 /// Something under way came to its end.
 pub(super) enum Event {
@@ -82,6 +82,8 @@ pub(super) struct Core {
     /// Suspicions that wait for fresh counters before they are judged.
     pub(super) suspected: HashMap<TargetId, (View, ProbeReport)>,
     pub(super) growing: BTreeSet<(Now, TargetId)>,
+    /// What the last reading of the table says of each mount beside its state.
+    pub(super) table_findings: HashMap<(View, u64), Vec<Finding>>,
 }
 
 impl Core {
@@ -113,6 +115,7 @@ impl Core {
             reidentified: None,
             suspected: HashMap::new(),
             growing: BTreeSet::new(),
+            table_findings: HashMap::new(),
             config,
         }
     }

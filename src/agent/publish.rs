@@ -9,8 +9,8 @@ use super::target::Target;
 use crate::mounts::octal;
 use crate::probe::schedule::Now;
 use crate::snapshot::{AutofsTrigger, MountStatus, SCHEMA, Snapshot, StepStatus};
-use crate::verdict::State;
 use crate::verdict::judge::words::errno_name;
+use crate::verdict::{Finding, State};
 
 /// Paths of one target that are listed; all are counted.
 const LISTED_PATHS: usize = 64;
@@ -47,7 +47,7 @@ impl Core {
             interval_seconds: self.config.interval.as_secs_f64(),
             timeout_seconds: self.config.timeout.as_secs_f64(),
             summary,
-            mounts: targets.into_iter().map(|target| status(target, now)).collect(),
+            mounts: targets.into_iter().map(|target| status(target, now, &self.config.silence_findings)).collect(),
             autofs: self.autofs(),
             agent,
         }
@@ -64,7 +64,7 @@ impl Core {
     }
 }
 
-fn status(target: &Target, now: Now) -> MountStatus {
+fn status(target: &Target, now: Now, silenced: &[Finding]) -> MountStatus {
     let blocked = target.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let paths = target.members.iter().take(LISTED_PATHS);
     MountStatus {
@@ -81,7 +81,7 @@ fn status(target: &Target, now: Now) -> MountStatus {
         evidence: target.verdict.evidence.clone(),
         advice: if target.verdict.state == State::Healthy { String::new() } else { advice_for(target) },
         inherited: target.verdict.inherited,
-        findings: target.findings(),
+        findings: target.findings(silenced).into_iter().collect(),
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,
         last_success: target.last_success,
