@@ -58,6 +58,8 @@ pub struct Config {
     pub include_mount: Vec<String>,
     /// Mountpoints to leave out (glob).
     pub exclude_mount: Vec<String>,
+    /// Mountpoints of local filesystems to watch too (glob).
+    pub local_mounts: Vec<String>,
     /// Findings that are not shown.
     pub silence_findings: Vec<Finding>,
     /// `text` or `json`.
@@ -97,6 +99,7 @@ impl Default for Config {
             exclude_fstype: Vec::new(),
             include_mount: Vec::new(),
             exclude_mount: Vec::new(),
+            local_mounts: Vec::new(),
             silence_findings: Vec::new(),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),

@@ -24,6 +24,8 @@ pub use worker::worker_entry;
 pub enum Step {
     /// `O_PATH` open of the mountpoint and comparison with the mount table; sends no request to the server.
     Open,
+    /// Looking in sysfs for the block device below a local filesystem; it never blocks and is not announced.
+    Device,
     /// Forced statx of the root: one GETATTR, whatever the caches say.
     StatxRoot,
     /// Forced statx of remembered entries.
@@ -54,6 +56,7 @@ impl Step {
     pub fn as_str(self) -> &'static str {
         match self {
             Step::Open => "open",
+            Step::Device => "device",
             Step::StatxRoot => "statx_root",
             Step::Sentinel => "sentinel",
             Step::Statfs => "statfs",

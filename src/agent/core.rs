@@ -84,6 +84,8 @@ pub(super) struct Core {
     pub(super) growing: BTreeSet<(Now, TargetId)>,
     /// What the last reading of the table says of each mount beside its state.
     pub(super) table_findings: HashMap<(View, u64), Vec<Finding>>,
+    /// When the table was last read for the sake of local filesystems.
+    pub(super) flips_looked_for: Now,
 }
 
 impl Core {
@@ -116,6 +118,7 @@ impl Core {
             suspected: HashMap::new(),
             growing: BTreeSet::new(),
             table_findings: HashMap::new(),
+            flips_looked_for: Now::ZERO,
             config,
         }
     }

@@ -51,7 +51,7 @@ impl Key {
 }
 
 /// All settings, in the order in which the documentation and the example list them.
-pub static KEYS: [Key; 21] = [
+pub static KEYS: [Key; 22] = [
     Key {
         name: "interval",
         flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
@@ -153,6 +153,12 @@ pub static KEYS: [Key; 21] = [
         flag: flag("exclude-mount", "MOUNTWARDEN_EXCLUDE_MOUNT", "GLOB"),
         field: Field::Globs(|c| &mut c.exclude_mount),
         help: "Mountpoints to leave out.",
+    },
+    Key {
+        name: "mounts.local",
+        flag: None,
+        field: Field::Globs(|c| &mut c.local_mounts),
+        help: "Mountpoints of local filesystems (ext4, xfs, btrfs) to watch too; read-write volumes of pods always are.",
     },
     Key {
         name: "findings.silence",

@@ -42,7 +42,7 @@ fn every_setting_of_a_file_arrives() {
         "interval: 30s\ntimeout: 500ms\nslow: 200ms\nbackoff_max: 5m\nsentinels: 0\n\
          workers: {warm: 2, max: 20, per_owner: 10}\nprobes_per_server: 3\nlisten: \"192.0.2.1:80\"\nlisten_ui: \"\"\n\
          node_name: n1\nproc_root: /host/proc\n\
-         mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n\
+         mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n  local: [/srv/disk]\n\
          findings: {silence: [soft_writable, hidden]}\n\
          log: {format: json, level: \"info,mountwarden=debug\"}\n",
     )
@@ -65,6 +65,7 @@ fn every_setting_of_a_file_arrives() {
         exclude_fstype: vec!["9p".to_owned()],
         include_mount: vec!["/mnt/{a,b}".to_owned()],
         exclude_mount: vec!["/mnt/x*".to_owned()],
+        local_mounts: vec!["/srv/disk".to_owned()],
         silence_findings: vec![Finding::SoftWritable, Finding::Hidden],
         log_format: LogFormat::Json,
         log_level: "info,mountwarden=debug".to_owned(),

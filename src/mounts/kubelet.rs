@@ -14,6 +14,12 @@ pub fn pod_uid(path: &Path) -> Option<String> {
         .then(|| uid.to_owned())
 }
 
+/// A path of a pod's volume itself: subPaths are further mounts of one.
+#[must_use]
+pub fn is_volume(path: &Path) -> bool {
+    pod_uid(path).is_some() && path.iter().any(|part| part == "volumes")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

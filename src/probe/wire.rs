@@ -64,6 +64,8 @@ pub struct Place {
 pub struct ProbeSpec {
     /// Where.
     pub place: Place,
+    /// Where sysfs lists the block device below a local filesystem (`/sys/dev/block/259:3`).
+    pub device: Option<Vec<u8>>,
     /// Make the forced statx of the root (a test switches it off).
     pub statx_root: bool,
     /// Known sentinels. The one at `first` is looked at; the others only when that one is not intact.

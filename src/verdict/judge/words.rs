@@ -17,6 +17,7 @@ pub fn errno_name(errno: i32) -> String {
 fn action(step: Step) -> &'static str {
     match step {
         Step::Open => "opening the mountpoint",
+        Step::Device => "looking for its block device",
         Step::StatxRoot => "a forced statx of the root",
         Step::Sentinel => "a forced statx of a known entry",
         Step::Statfs => "statfs",
@@ -147,6 +148,10 @@ pub(super) fn healthy(report: &ProbeReport) -> String {
 
 pub(super) fn readonly_superblock() -> String {
     "mounted read-write, but the superblock is read-only".to_owned()
+}
+
+pub(super) fn device_gone() -> String {
+    "the kernel no longer has the block device below it; what still works comes from memory".to_owned()
 }
 
 pub(super) fn out_of_space(size: u64) -> String {
