@@ -5,10 +5,11 @@
 //! away with its descriptor, also when the worker is killed in the middle. It is read-only, which alone gives it a
 //! superblock of its own, so it asks the server afresh and disturbs no mount that is in use.
 //!
-//! [`options`] says with which options to try, [`words`] what the outcome means. Needs CAP_SYS_ADMIN; fsopen(2) is Linux
+//! [`attempt`] makes one in a worker of the pool, [`options`] says with which options, [`words`] what the outcome means. Needs CAP_SYS_ADMIN; fsopen(2) is Linux
 //! 5.2, NFS takes it since 5.6.
 #![expect(clippy::disallowed_methods, reason = "this is the code that touches mounts, in an expendable process")]
 
+mod attempt;
 pub mod options;
 pub mod words;
 
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{RootAttributes, Step, StepResult, steps};
 use crate::mounts::octal;
 
+pub use attempt::{Attempt, attempt};
 pub use options::{TrialOption, TrialSpec};
 
 /// Names of a root that an answer lists at most.

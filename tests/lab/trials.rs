@@ -11,10 +11,9 @@ use mountwarden::mounts::table::Table;
 use mountwarden::mounts::{Mount, octal};
 use mountwarden::probe::Step;
 use mountwarden::probe::image::Image;
-use mountwarden::probe::pool::{Class, Limits, Outcome, Pool};
+use mountwarden::probe::pool::{Limits, Pool};
 use mountwarden::probe::trial::options::{VERSIONS, next_version};
-use mountwarden::probe::trial::{TrialOption, TrialReport, TrialSpec, words};
-use mountwarden::probe::wire::{Answer, Job};
+use mountwarden::probe::trial::{Attempt, TrialOption, TrialReport, TrialSpec, attempt};
 use mountwarden::verdict::judge::words::errno_name;
 use serde::{Deserialize, Serialize};
 
@@ -167,24 +166,27 @@ async fn once(pool: &Pool, when: &str, spec: &TrialSpec, root: u64) -> Result<Se
     let spec = spec.clone();
     let before = traces()?;
     let begin = Instant::now();
-    let outcome = pool.run(Job::Trial(spec), "trial", Class::Hopeful, DEADLINE, DEADLINE).await;
+    let attempt = attempt(pool, spec, "trial", DEADLINE).await;
     let millis = begin.elapsed().as_millis();
-    let mut seen = match outcome {
-        Outcome::Answered(Answer::Trial(report)) => answered(&report, root),
-        Outcome::Missed { blocked, gone } => {
+    let words = attempt.explain(DEADLINE);
+    let mut seen = match attempt {
+        Attempt::Report(report) => answered(&report, root),
+        Attempt::Silent { step, gone } => {
             let killed = Instant::now();
             let reaped = tokio::time::timeout(RECOVERY_LIMIT, gone).await.is_ok();
             ensure!(reaped, "the killed worker is not gone after {RECOVERY_LIMIT:?}");
             Seen {
                 result: "silent".to_owned(),
-                step: blocked.step,
+                step,
                 gone_millis: Some(killed.elapsed().as_millis()),
-                words: words::silence(blocked.step, DEADLINE),
                 ..answered(&TrialReport::default(), root)
             }
         }
-        other => bail!("no trial was made: {other:?}"),
+        Attempt::NotMade(reason) => bail!(reason),
     };
+    if let Some(words) = words {
+        seen.words = words;
+    }
     (seen.when, seen.millis) = (when.to_owned(), millis);
     seen.left = left(&before)?;
     Ok(seen)
@@ -192,6 +194,7 @@ async fn once(pool: &Pool, when: &str, spec: &TrialSpec, root: u64) -> Result<Se
 
 fn answered(report: &TrialReport, root: u64) -> Seen {
     let failure = report.failure();
+    let shown: Vec<String> = report.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     Seen {
         when: String::new(),
         result: failure.map_or_else(|| "ok".to_owned(), |(_, errno)| errno_name(errno)),
@@ -202,11 +205,7 @@ fn answered(report: &TrialReport, root: u64) -> Seen {
         names: report.names.len(),
         gone_millis: None,
         left: Vec::new(),
-        words: words::explain(report).unwrap_or_else(|| {
-            let shown: Vec<String> =
-                report.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-            format!("the root holds {}", shown.join(", "))
-        }),
+        words: format!("the root holds {}", shown.join(", ")),
     }
 }
 

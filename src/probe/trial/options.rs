@@ -167,6 +167,8 @@ fn unquoted(value: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::mounts::{View, mountinfo};
 
@@ -267,5 +269,14 @@ mod tests {
             assert_eq!(next_version("4.2", errno), None, "{errno}");
         }
         assert_eq!(next_version("9", libc::EINVAL), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_table_says_there_is_one_address_and_no_empty_value(list: Vec<u8>) {
+            let options = of_superblock(OsStr::from_bytes(&list), HERE.parse().unwrap());
+            prop_assert_eq!(options.iter().filter(|option| option.name == "addr").count(), 1);
+            prop_assert!(options.iter().all(|option| option.value.as_deref() != Some("")));
+        }
     }
 }

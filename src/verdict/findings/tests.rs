@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::mounts::mountinfo;
 use crate::probe::wire;
@@ -251,4 +253,15 @@ fn a_table_of_the_largest_size_is_read_in_one_go() {
     let mounts = mountinfo::parse(text.as_bytes(), View::Own).mounts;
     let found = of_mounts(&mounts);
     assert_eq!(found.len(), wire::MAX_ROWS, "all of them are mixed");
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_options_never_panic(lists in proptest::collection::vec("[a-z=,0-9.\"\\\\]{0,40}", 1..4)) {
+        let rows = lists.iter().map(|list| format!("rw,{list}")).collect::<Vec<_>>();
+        let rows: Vec<_> = (40..).zip(&rows).map(|(dev, list)| ("/m", "rw", dev, "srv:/d", list.as_str())).collect();
+        for findings in of_mounts(&table(&rows)).into_values() {
+            prop_assert!(findings.is_sorted() && !findings.is_empty());
+        }
+    }
 }
