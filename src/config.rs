@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::verdict::Finding;
+
 pub use error::{ConfigError, ConfigErrors, Origin, Problem};
 pub use overrides::Overrides;
 
@@ -56,6 +58,10 @@ pub struct Config {
     pub include_mount: Vec<String>,
     /// Mountpoints to leave out (glob).
     pub exclude_mount: Vec<String>,
+    /// Mountpoints of local filesystems to watch too (glob).
+    pub local_mounts: Vec<String>,
+    /// Findings that are not shown.
+    pub silence_findings: Vec<Finding>,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A tracing filter (`info`, `mountwarden=debug`).
@@ -93,6 +99,8 @@ impl Default for Config {
             exclude_fstype: Vec::new(),
             include_mount: Vec::new(),
             exclude_mount: Vec::new(),
+            local_mounts: Vec::new(),
+            silence_findings: Vec::new(),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             without: Vec::new(),

@@ -5,6 +5,7 @@
 pub mod efs;
 pub mod filter;
 pub mod kind;
+pub mod kubelet;
 pub mod mountinfo;
 pub mod mountstats;
 pub mod octal;

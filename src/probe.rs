@@ -2,7 +2,8 @@
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
 //! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
-//! probed, [`image`] is the copy of the binary that workers start from.
+//! probed, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
+//! binary that workers start from.
 
 pub mod image;
 pub mod note;
@@ -11,6 +12,7 @@ pub mod schedule;
 pub mod sentinel;
 mod signals;
 pub mod steps;
+pub mod trial;
 pub mod wire;
 pub mod worker;
 
@@ -24,6 +26,8 @@ pub use worker::worker_entry;
 pub enum Step {
     /// `O_PATH` open of the mountpoint and comparison with the mount table; sends no request to the server.
     Open,
+    /// Looking in sysfs for the block device below a local filesystem; it never blocks and is not announced.
+    Device,
     /// Forced statx of the root: one GETATTR, whatever the caches say.
     StatxRoot,
     /// Forced statx of remembered entries.
@@ -38,6 +42,16 @@ pub enum Step {
     EfsState,
     /// Reading what the kernel says of connections and queues.
     Signals,
+    /// Of a trial mount: handing its options to the kernel, which only parses them.
+    TrialOpen,
+    /// The server is asked to mount.
+    TrialMount,
+    /// Forced statx of the trial's root.
+    TrialRoot,
+    /// One read of the trial's root directory.
+    TrialNames,
+    /// Letting the trial mount go, which ends sessions with the server.
+    TrialClose,
 }
 
 impl Step {
@@ -46,6 +60,7 @@ impl Step {
     pub fn as_str(self) -> &'static str {
         match self {
             Step::Open => "open",
+            Step::Device => "device",
             Step::StatxRoot => "statx_root",
             Step::Sentinel => "sentinel",
             Step::Statfs => "statfs",
@@ -53,6 +68,11 @@ impl Step {
             Step::Counters => "counters",
             Step::EfsState => "efs_state",
             Step::Signals => "signals",
+            Step::TrialOpen => "trial_open",
+            Step::TrialMount => "trial_mount",
+            Step::TrialRoot => "trial_root",
+            Step::TrialNames => "trial_names",
+            Step::TrialClose => "trial_close",
         }
     }
 }

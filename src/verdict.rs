@@ -2,12 +2,14 @@
 
 pub mod advice;
 pub mod evidence;
+pub mod findings;
 pub mod judge;
 pub mod passive;
 
 use serde::{Deserialize, Serialize};
 
 pub use evidence::{Evidence, Facts, NotRun, Observation, ServerView};
+pub use findings::Finding;
 pub use judge::{Judgement, Memory, Tuning, Verdict, judge, replay};
 pub use passive::{KernelWords, Passive, Waiting};
 
@@ -189,29 +191,5 @@ causes! {
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-/// Something worth knowing that is no state: shown beside the verdict, never a reason to act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Finding {
-    /// The server reconnected and every known entry is gone, but nothing proves another filesystem.
-    MaybeReplaced,
-    /// Another mount lies on top: the path leads elsewhere.
-    Hidden,
-}
-
-impl Finding {
-    /// All findings.
-    pub const ALL: &'static [Finding] = &[Finding::MaybeReplaced, Finding::Hidden];
-
-    /// The label value of `mountwarden_mount_finding`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Finding::MaybeReplaced => "maybe_replaced",
-            Finding::Hidden => "hidden",
-        }
     }
 }

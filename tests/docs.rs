@@ -27,6 +27,11 @@ fn the_states_page_is_what_the_advice_says() {
     same("states.md", &verdict::advice::markdown());
 }
 
+#[test]
+fn the_findings_page_is_what_the_findings_say() {
+    same("findings.md", &verdict::findings::markdown());
+}
+
 /// All keys of a document, however deep; the keys of maps that are data (states, results, recorded evidence) are not fields.
 fn fields(value: &serde_json::Value, out: &mut BTreeSet<String>) {
     const DATA: [&str; 5] = ["summary", "probes", "transitions", "decision", "kernel_log_lines"];

@@ -22,7 +22,7 @@ use crate::probe::pool::{Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
 use crate::server::ServerAnswer;
 use crate::snapshot::{AgentStats, DurationHistogram};
-use crate::verdict::Tuning;
+use crate::verdict::{Finding, Tuning};
 
 /// Something under way came to its end.
 pub(super) enum Event {
@@ -90,6 +90,10 @@ pub(super) struct Core {
     /// Suspicions that wait for fresh counters before they are judged.
     pub(super) suspected: HashMap<TargetId, (View, ProbeReport)>,
     pub(super) growing: BTreeSet<(Now, TargetId)>,
+    /// What the last reading of the table says of each mount beside its state.
+    pub(super) table_findings: HashMap<(View, u64), Vec<Finding>>,
+    /// When the table was last read for the sake of local filesystems.
+    pub(super) flips_looked_for: Now,
 }
 
 impl Core {
@@ -124,6 +128,8 @@ impl Core {
             reidentified: None,
             suspected: HashMap::new(),
             growing: BTreeSet::new(),
+            table_findings: HashMap::new(),
+            flips_looked_for: Now::ZERO,
             config,
         }
     }

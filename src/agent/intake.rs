@@ -9,8 +9,9 @@ use crate::mounts::table::Table;
 use crate::mounts::{Dev, Mount, View};
 use crate::probe::Identity;
 use crate::probe::pool::{Class, Outcome};
-use crate::probe::schedule::Now;
+use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::{Answer, Job, MAX_BATCH};
+use crate::verdict::findings;
 
 impl Core {
     /// Takes a reading of the mount table over. Mounts through a local proxy are decoded first: names are chosen once.
@@ -48,6 +49,8 @@ impl Core {
     pub(super) fn update_targets(&mut self) {
         let now = self.now();
         let mut watched = registry::watched(&self.table.mounts, &self.filter);
+        // Before the mounts that nobody asked for are left out: they count among those of one export.
+        self.table_findings = findings::of_mounts(watched.iter().map(|watched| watched.mount));
         if let Some(only) = &self.only {
             watched.retain(|watched| only.contains(&(watched.mount.view, watched.mount.id)));
         }
@@ -63,6 +66,8 @@ impl Core {
             );
             self.forget(&target, now);
         }
+        let known: Vec<TargetId> = self.registry.targets.keys().copied().collect();
+        known.into_iter().for_each(|id| self.note_findings(id));
         let mut batches: BTreeMap<(Dev, bool), Vec<Newcomer>> = BTreeMap::new();
         for newcomer in changes.to_identify {
             if newcomer.mount.hidden_by.is_some() {
@@ -123,7 +128,11 @@ impl Core {
 
     fn identified(&mut self, newcomer: &Newcomer, identity: Option<&Identity>) {
         let (now, unix) = (self.now(), self.unix_now());
-        let Some(id) = self.registry.identified(newcomer, identity, unix) else { return };
+        let new = self.registry.identified(newcomer, identity, unix);
+        if let Some(target) = self.registry.by_mount_id(newcomer.mount.id) {
+            self.note_findings(target.id);
+        }
+        let Some(id) = new else { return };
         let Some(target) = self.registry.targets.get(&id) else { return };
         self.schedule.add(id, target.dev, &target.server_label(), target.watched(), now);
         if target.takes_sentinels() {

@@ -2,14 +2,14 @@
 
 use super::core::Core;
 use super::kernel_log;
-use super::target::{Target, Transition};
+use super::target::{Member, Target, Transition};
 use crate::mounts::octal;
 use crate::probe::pool::Blocked;
 use crate::probe::schedule::TargetId;
 use crate::probe::{ProbeReport, Step};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::advice::{AdviceFacts, advice};
-use crate::verdict::{Cause, Evidence, NotRun, Observation, Passive, Severity, State, judge};
+use crate::verdict::{Cause, Evidence, Finding, NotRun, Observation, Passive, Severity, State, judge};
 
 impl Core {
     pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
@@ -106,6 +106,23 @@ impl Core {
             log_cause(target);
         }
         self.changed = true;
+        self.announce_findings(id);
+    }
+
+    /// Takes over what the last reading of the table says of a target's mounts.
+    pub(super) fn note_findings(&mut self, id: TargetId) {
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        let of = |member: &Member| self.table_findings.get(&(member.view, member.mount_id));
+        target.table_findings = target.members.iter().filter_map(of).flatten().copied().collect();
+        self.announce_findings(id);
+    }
+
+    fn announce_findings(&mut self, id: TargetId) {
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        for finding in target.new_findings(&self.config.silence_findings) {
+            self.changed = true;
+            log_finding(target, finding);
+        }
     }
 
     /// A target was judged for the first time, or its state changed: what its paths lead to is looked at now.
@@ -209,5 +226,21 @@ fn log_cause(target: &Target) {
         advice,
         "{} is still hung, and the cause is known now",
         labels.mountpoint
+    );
+}
+
+/// One line when a finding appears, however long it stays.
+fn log_finding(target: &Target, finding: Finding) {
+    let labels = &target.labels;
+    tracing::info!(
+        mountpoint = labels.mountpoint,
+        source = labels.source,
+        fstype = labels.fstype,
+        finding = finding.as_str(),
+        consequence = finding.consequence(),
+        advice = finding.advice(),
+        "{}: {}",
+        labels.mountpoint,
+        finding.means()
     );
 }

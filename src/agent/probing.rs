@@ -53,6 +53,7 @@ impl Core {
         let wants_learning = target.takes_sentinels() && target.sentinels.is_empty() && learn_due;
         let spec = ProbeSpec {
             place: place(&member, target.dev, &self.config.proc_root),
+            device: target.facts.local.then(|| format!("/sys/dev/block/{}", target.dev).into_bytes()),
             statx_root: self.config.has_detector("statx_root"),
             sentinels: target.sentinels.clone(),
             first: target.rounds,
@@ -167,6 +168,15 @@ impl Core {
         self.judge_blocked(id, blocked);
     }
 
+    /// The kernel turns a local filesystem read-only without an event: the table is read again once an interval.
+    fn look_for_flip(&mut self, id: TargetId, now: Now) {
+        let local = self.registry.targets.get(&id).is_some_and(|target| target.facts.local);
+        if local && now.saturating_sub(self.flips_looked_for) >= self.config.interval {
+            self.flips_looked_for = now;
+            self.reread = true;
+        }
+    }
+
     fn on_report(&mut self, id: TargetId, way: Way, report: ProbeReport, now: Now) {
         let lost_way = |step: &StepResult| matches!(step.errno, Some(libc::ENOENT | libc::ELOOP));
         self.reread |= report.mismatch || report.step(Step::Open).is_some_and(lost_way);
@@ -180,6 +190,7 @@ impl Core {
             self.reread = true;
             return;
         }
+        self.look_for_flip(id, now);
         self.count_durations(id, &report);
         if let Some(target) = self.registry.targets.get_mut(&id) {
             target.blocked_since = None;

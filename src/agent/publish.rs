@@ -10,8 +10,8 @@ use crate::mounts::mountstats::OpCounters;
 use crate::mounts::octal;
 use crate::probe::schedule::Now;
 use crate::snapshot::{AutofsTrigger, FilesystemStatus, MountStatus, OperationStatus, SCHEMA, Snapshot, StepStatus};
-use crate::verdict::State;
 use crate::verdict::judge::words::errno_name;
+use crate::verdict::{Finding, State};
 
 /// With more NFS targets than this their operations are summed up: each target has up to 72 series of them, and a page of
 /// 72,000 could not be served in 10 ms, nor kept in memory.
@@ -53,7 +53,10 @@ impl Core {
             interval_seconds: self.config.interval.as_secs_f64(),
             timeout_seconds: self.config.timeout.as_secs_f64(),
             summary,
-            mounts: targets.into_iter().map(|target| status(target, now, told_apart)).collect(),
+            mounts: targets
+                .into_iter()
+                .map(|target| status(target, now, told_apart, &self.config.silence_findings))
+                .collect(),
             autofs: self.autofs(),
             agent,
         }
@@ -70,7 +73,7 @@ impl Core {
     }
 }
 
-fn status(target: &Target, now: Now, told_apart: bool) -> MountStatus {
+fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> MountStatus {
     let blocked = target.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let paths = target.members.iter().take(LISTED_PATHS);
     MountStatus {
@@ -87,7 +90,7 @@ fn status(target: &Target, now: Now, told_apart: bool) -> MountStatus {
         evidence: target.verdict.evidence.clone(),
         advice: if target.verdict.state == State::Healthy { String::new() } else { advice_for(target) },
         inherited: target.verdict.inherited,
-        findings: target.findings(),
+        findings: target.findings(silenced).into_iter().collect(),
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,
         last_success: target.last_success,

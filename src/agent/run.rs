@@ -331,7 +331,9 @@ fn known_detectors(config: &Config) -> anyhow::Result<()> {
 }
 
 fn filter(config: &Config) -> anyhow::Result<Filter> {
-    Ok(Filter::new(&config.include_fstype, &config.exclude_fstype, &config.include_mount, &config.exclude_mount)?)
+    let filter =
+        Filter::new(&config.include_fstype, &config.exclude_fstype, &config.include_mount, &config.exclude_mount)?;
+    Ok(filter.with_local(&config.local_mounts)?)
 }
 
 fn node_name(config: &Config) -> String {

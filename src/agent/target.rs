@@ -1,10 +1,11 @@
 //! A target: what one probe answers for, and what is known of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
 use crate::mounts::{Dev, Mount, Origin, View};
@@ -102,6 +103,10 @@ pub(super) struct Target {
     pub(super) receiving: bool,
     pub(super) decision: Option<Decision>,
     pub(super) judged: bool,
+    /// What the mount table says of its mounts beside the state.
+    pub(super) table_findings: BTreeSet<Finding>,
+    /// Findings whose log line was written; one that goes away and comes back is news again.
+    announced: BTreeSet<Finding>,
 }
 
 /// A state that was left for another.
@@ -152,6 +157,8 @@ impl Target {
             receiving: false,
             decision: None,
             judged: false,
+            table_findings: BTreeSet::new(),
+            announced: BTreeSet::new(),
         }
     }
 
@@ -221,12 +228,18 @@ impl Target {
         self.verdict.cause
     }
 
-    pub(super) fn findings(&self) -> Vec<Finding> {
-        let mut findings = self.verdict.findings.clone();
-        if self.members.iter().any(|member| member.hidden) {
-            findings.push(Finding::Hidden);
-        }
-        findings
+    /// What is worth knowing beside its state, without what nobody wants to see.
+    pub(super) fn findings(&self, silenced: &[Finding]) -> BTreeSet<Finding> {
+        let hidden = self.members.iter().any(|member| member.hidden).then_some(Finding::Hidden);
+        let all = self.table_findings.iter().chain(&self.verdict.findings).copied().chain(hidden);
+        all.filter(|finding| !silenced.contains(finding)).collect()
+    }
+
+    /// The findings that were not there when this was last asked.
+    pub(super) fn new_findings(&mut self, silenced: &[Finding]) -> Vec<Finding> {
+        let now = self.findings(silenced);
+        let before = std::mem::replace(&mut self.announced, now);
+        self.announced.difference(&before).copied().collect()
     }
 }
 
@@ -248,17 +261,6 @@ pub(super) fn place(member: &Member, dev: Dev, proc_root: &Path) -> Place {
 /// Whose workers it counts against: the pod under whose directory it is mounted, else the source.
 fn owner(mount: &Mount) -> String {
     pod_uid(&mount.mountpoint).unwrap_or_else(|| mount.origin.label.clone())
-}
-
-/// Pod UID in a path below the kubelet's directory.
-pub(super) fn pod_uid(path: &Path) -> Option<String> {
-    let mut parts = path.iter();
-    parts.find(|part| *part == "pods")?;
-    let uid = parts.next()?.to_str()?;
-    let below = parts.next()?;
-    let volumes = below == "volumes" || below == "volume-subpaths" || below == "volumeDevices";
-    (volumes && uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'))
-        .then(|| uid.to_owned())
 }
 
 /// Labels that no other target has: the pod's UID as `*`, then its first digits, then whole, then the mount id.

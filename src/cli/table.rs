@@ -100,7 +100,7 @@ fn details(out: &mut String, mount: &MountStatus) {
         paragraph(out, INDENT, &escape(&mount.advice));
     }
     for finding in &mount.findings {
-        paragraph(out, INDENT, &format!("finding: {}", finding.as_str()));
+        paragraph(out, INDENT, &format!("finding: {finding}: {}; {}.", finding.means(), finding.advice()));
     }
 }
 

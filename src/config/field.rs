@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Config, LogFormat};
+use crate::verdict::Finding;
 
 /// The kind of a setting, with its place in [`Config`].
 #[derive(Clone, Copy)]
@@ -42,6 +43,8 @@ pub enum Field {
     Path(fn(&mut Config) -> &mut PathBuf),
     /// Glob patterns.
     Globs(fn(&mut Config) -> &mut Vec<String>),
+    /// Words of findings.
+    Findings(fn(&mut Config) -> &mut Vec<Finding>),
     /// Names.
     Names(fn(&mut Config) -> &mut Vec<String>),
 }
@@ -67,13 +70,14 @@ impl Field {
             Field::Format(_) => "text or json",
             Field::Path(_) => "a path",
             Field::Globs(_) => "a list of patterns such as [\"nfs*\"]",
+            Field::Findings(_) => "a list of findings such as [soft_writable]",
             Field::Names(_) => "a list of names",
         }
     }
 
     /// Whether a list belongs here.
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Field::Globs(_) | Field::Names(_))
+        matches!(self, Field::Globs(_) | Field::Findings(_) | Field::Names(_))
     }
 
     /// Reads `raw` and stores it.
@@ -110,7 +114,7 @@ impl Field {
             Field::Format(at) => *at(config) = text.parse()?,
             Field::Path(at) if text.starts_with('/') => *at(config) = PathBuf::from(text),
             Field::Path(_) => return Err(format!("{text:?} is not an absolute path")),
-            Field::Globs(_) | Field::Names(_) => self.set_many(config, &[text.to_owned()])?,
+            Field::Globs(_) | Field::Findings(_) | Field::Names(_) => self.set_many(config, &[text.to_owned()])?,
         }
         Ok(())
     }
@@ -121,6 +125,7 @@ impl Field {
                 items.iter().try_for_each(|item| glob(item))?;
                 items.clone_into(at(config));
             }
+            Field::Findings(at) => *at(config) = items.iter().map(|item| finding(item)).collect::<Result<_, _>>()?,
             Field::Names(at) => items.clone_into(at(config)),
             _ => return Err(format!("must be {}, not a list", self.expected())),
         }
@@ -137,6 +142,10 @@ impl Field {
             Field::Text(at) | Field::LogFilter(at) => scalar(at(&mut config)),
             Field::Format(at) => at(&mut config).to_string(),
             Field::Path(at) => scalar(&at(&mut config).to_string_lossy()),
+            Field::Findings(at) => {
+                let words: Vec<&str> = at(&mut config).iter().map(|finding| finding.as_str()).collect();
+                format!("[{}]", words.join(", "))
+            }
             Field::Globs(at) | Field::Names(at) => {
                 format!("[{}]", at(&mut config).iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
             }
@@ -155,6 +164,20 @@ fn scalar(text: &str) -> String {
 /// A JSON string is a YAML double-quoted scalar.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+fn finding(word: &str) -> Result<Finding, String> {
+    Finding::from_word(word).ok_or_else(|| {
+        let likeness = |finding: &Finding| strsim::jaro_winkler(finding.as_str(), word);
+        let near = Finding::ALL.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        match near.filter(|near| likeness(near) >= super::schema::LIKE) {
+            Some(near) => format!("there is no finding {word:?}, did you mean \"{near}\"?"),
+            None => {
+                let all: Vec<&str> = Finding::ALL.iter().map(|finding| finding.as_str()).collect();
+                format!("there is no finding {word:?}; there are {}", all.join(", "))
+            }
+        }
+    })
 }
 
 fn duration(text: &str, min: Duration) -> Result<Duration, String> {

@@ -51,7 +51,7 @@ impl Key {
 }
 
 /// All settings, in the order in which the documentation and the example list them.
-pub static KEYS: [Key; 20] = [
+pub static KEYS: [Key; 22] = [
     Key {
         name: "interval",
         flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
@@ -155,6 +155,18 @@ pub static KEYS: [Key; 20] = [
         help: "Mountpoints to leave out.",
     },
     Key {
+        name: "mounts.local",
+        flag: None,
+        field: Field::Globs(|c| &mut c.local_mounts),
+        help: "Mountpoints of local filesystems (ext4, xfs, btrfs) to watch too; read-write volumes of pods always are.",
+    },
+    Key {
+        name: "findings.silence",
+        flag: None,
+        field: Field::Findings(|c| &mut c.silence_findings),
+        help: "Findings that are meant as they are and not shown (docs/findings.md).",
+    },
+    Key {
         name: "log.format",
         flag: flag("log-format", "MOUNTWARDEN_LOG_FORMAT", "text|json"),
         field: Field::Format(|c| &mut c.log_format),
@@ -199,4 +211,4 @@ pub(super) fn nearest(name: &str) -> Option<String> {
 }
 
 /// Below this likeness two words have nothing to do with each other.
-const LIKE: f64 = 0.8;
+pub(super) const LIKE: f64 = 0.8;

@@ -42,7 +42,8 @@ fn every_setting_of_a_file_arrives() {
         "interval: 30s\ntimeout: 500ms\nslow: 200ms\nbackoff_max: 5m\nsentinels: 0\n\
          workers: {warm: 2, max: 20, per_owner: 10}\nprobes_per_server: 3\nlisten: \"192.0.2.1:80\"\nlisten_ui: \"\"\n\
          node_name: n1\nproc_root: /host/proc\n\
-         mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n\
+         mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n  local: [/srv/disk]\n\
+         findings: {silence: [soft_writable, hidden]}\n\
          log: {format: json, level: \"info,mountwarden=debug\"}\n",
     )
     .unwrap();
@@ -64,6 +65,8 @@ fn every_setting_of_a_file_arrives() {
         exclude_fstype: vec!["9p".to_owned()],
         include_mount: vec!["/mnt/{a,b}".to_owned()],
         exclude_mount: vec!["/mnt/x*".to_owned()],
+        local_mounts: vec!["/srv/disk".to_owned()],
+        silence_findings: vec![Finding::SoftWritable, Finding::Hidden],
         log_format: LogFormat::Json,
         log_level: "info,mountwarden=debug".to_owned(),
         without: Vec::new(),
@@ -217,4 +220,21 @@ proptest::proptest! {
         overrides.set(&schema::KEYS[index], Origin::Flag("x"), vec![value]);
         let _ = Config::load(None, &overrides);
     }
+}
+
+#[test]
+fn a_finding_that_does_not_exist_is_named_with_the_nearest() {
+    assert_eq!(
+        complaints("findings: {silence: [soft_writeable]}\n"),
+        [r#"1:21: findings.silence: there is no finding "soft_writeable", did you mean "soft_writable"?"#]
+    );
+    let far = complaints("findings:\n  silence: xyz\n").remove(0);
+    assert!(
+        far.starts_with("2:12: findings.silence: there is no finding \"xyz\"; there are maybe_replaced, hidden, "),
+        "{far}"
+    );
+    assert_eq!(
+        complaints("findings: {silence: 3}\n"),
+        ["1:21: findings.silence must be a list of findings such as [soft_writable], not a number"]
+    );
 }

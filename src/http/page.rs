@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use html::{Escaped, advice_html, age};
 
 use crate::snapshot::{MountStatus, Snapshot};
-use crate::verdict::{Finding, Severity, State};
+use crate::verdict::{Severity, State};
 
 const STYLE: &str = include_str!("page/style.css");
 
@@ -196,18 +196,11 @@ fn facts(page: &mut String, mount: &MountStatus, now: f64) -> std::fmt::Result {
         Some(time) => facts.push(format!("last answered {} ago", age(now - time))),
         None => facts.push("never answered".to_owned()),
     }
-    facts.extend(mount.findings.iter().map(|finding| finding_words(*finding).to_owned()));
+    facts.extend(mount.findings.iter().map(|finding| finding.means().to_owned()));
     if mount.path_count > 1 {
         facts.push(format!("{} paths share it", mount.path_count));
     }
     writeln!(page, "<p class=\"facts\">{}</p>", Escaped(&facts.join(" \u{b7} ")))
-}
-
-fn finding_words(finding: Finding) -> &'static str {
-    match finding {
-        Finding::MaybeReplaced => "maybe replaced: every known entry is gone",
-        Finding::Hidden => "hidden by another mount",
-    }
 }
 
 fn healthy(page: &mut String, snapshot: &Snapshot, now: f64) -> std::fmt::Result {
@@ -219,12 +212,12 @@ fn healthy(page: &mut String, snapshot: &Snapshot, now: f64) -> std::fmt::Result
     for mount in mounts.iter().take(MAX_ROWS) {
         let probed = mount.last_probe.map_or_else(|| "never".to_owned(), |time| format!("{} ago", age(now - time)));
         let took: f64 = mount.steps.iter().map(|step| step.seconds).sum();
-        let findings: Vec<&str> = mount.findings.iter().map(|finding| finding_words(*finding)).collect();
+        let findings: Vec<&str> = mount.findings.iter().map(|finding| finding.means()).collect();
         writeln!(
             page,
             "<tr><td>{}<small>{}</small></td><td>{} <small>{}</small></td><td>{probed}</td><td>{}</td></tr>",
             Escaped(&mount.mountpoint),
-            findings.join(", "),
+            Escaped(&findings.join("; ")),
             Escaped(&mount.source),
             Escaped(&mount.fstype),
             html::seconds(took)

@@ -2,7 +2,7 @@
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::{Kind, Mount};
+use super::{Kind, Mount, kind, kubelet};
 
 /// The patterns in force. The default watches every known network filesystem.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ pub struct Filter {
     /// `None`: every mountpoint.
     include_mount: Option<GlobSet>,
     exclude_mount: GlobSet,
+    /// Local filesystems by mountpoint.
+    local: GlobSet,
 }
 
 /// A pattern that is none.
@@ -48,10 +50,19 @@ impl Filter {
             exclude_fstype: compile("--exclude-fstype", exclude_fstype)?,
             include_mount: some_mounts.then_some(include_mount),
             exclude_mount: compile("--exclude-mount", exclude_mount)?,
+            local: GlobSet::empty(),
         })
     }
 
-    /// Whether the agent watches this mount: a known network type or an included one, and not excluded.
+    /// Adds local filesystems on block devices, by mountpoint.
+    ///
+    /// # Errors
+    /// The first pattern that does not compile.
+    pub fn with_local(self, patterns: &[String]) -> Result<Filter, FilterError> {
+        Ok(Filter { local: compile("mounts.local", patterns)?, ..self })
+    }
+
+    /// Whether the agent watches this mount: a known network type, an included one, or a local volume, and not excluded.
     ///
     /// Exclusion wins. autofs is never wanted, whatever the patterns say: to probe it is to trigger it.
     #[must_use]
@@ -60,10 +71,17 @@ impl Filter {
             return false;
         }
         let network = mount.kind.is_some() || self.include_fstype.is_match(&mount.fstype);
-        network
+        (network || self.wants_local(mount))
             && !self.exclude_fstype.is_match(&mount.fstype)
             && self.include_mount.as_ref().is_none_or(|set| set.is_match(&mount.mountpoint))
             && !self.exclude_mount.is_match(&mount.mountpoint)
+    }
+
+    /// A pod's volume that may be written to, or one that the configuration names. A pod sees no difference between a
+    /// disk and a share, until the kernel turns the disk read-only or loses it.
+    fn wants_local(&self, mount: &Mount) -> bool {
+        let of_pod = kubelet::is_volume(&mount.mountpoint) && !mount.has_option("ro");
+        kind::on_block_device(mount) && (of_pod || self.local.is_match(&mount.mountpoint))
     }
 }
 
@@ -142,6 +160,48 @@ mod tests {
         let filter = filter([&[], &[], &["/mnt/*"], &["/mnt/caf??/x"]]).unwrap();
         assert!(filter.wants(&mount("nfs4", b"/mnt/\xff\nname")));
         assert!(!filter.wants(&mount("nfs4", "/mnt/café/x".as_bytes())));
+    }
+
+    /// A filesystem of a disk at `mountpoint`.
+    fn disk(fstype: &str, options: &str, source: &str, mountpoint: &str) -> Mount {
+        let line = format!("1 0 259:3 / {mountpoint} {options} - {fstype} {source} rw\n");
+        mountinfo::parse(line.as_bytes(), View::Own).mounts.remove(0)
+    }
+
+    #[test]
+    fn disks_of_pods_are_watched_when_they_may_be_written_to() {
+        const POD: &str = "/var/lib/kubelet/pods/0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
+        let filter = Filter::default();
+        let volume = format!("{POD}/volumes/kubernetes.io~csi/pvc-1/mount");
+        for fstype in ["ext4", "xfs", "btrfs"] {
+            assert!(filter.wants(&disk(fstype, "rw,relatime", "/dev/nvme1n1", &volume)), "{fstype}");
+        }
+        let others = [
+            ("ext4", "ro,relatime", "/dev/nvme1n1", volume.as_str()),
+            ("tmpfs", "rw", "tmpfs", &volume),
+            ("overlay", "rw", "overlay", &volume),
+            ("ext4", "rw", "/dev/nvme1n1", "/var/lib/kubelet/plugins/kubernetes.io/csi/x/globalmount"),
+            ("ext4", "rw", "/dev/nvme1n1", &format!("{POD}/volume-subpaths/pvc-1/app/0")),
+            ("ext4", "rw", "/dev/nvme0n1p1", "/"),
+        ];
+        for (fstype, options, source, mountpoint) in others {
+            assert!(!filter.wants(&disk(fstype, options, source, mountpoint)), "{fstype} {options} {mountpoint}");
+        }
+    }
+
+    #[test]
+    fn disks_that_are_named_are_watched_and_exclusion_wins() {
+        let named = |list: &[&str]| {
+            let patterns: Vec<String> = list.iter().map(ToString::to_string).collect();
+            filter([&[], &["xfs"], &[], &["/srv/scratch"]]).unwrap().with_local(&patterns)
+        };
+        let filter = named(&["/srv/*"]).unwrap();
+        assert!(filter.wants(&disk("ext4", "rw", "/dev/sdb", "/srv/data")));
+        assert!(!filter.wants(&disk("ext4", "rw", "/dev/sdb", "/srv/scratch")));
+        assert!(!filter.wants(&disk("xfs", "rw", "/dev/sdb", "/srv/data")));
+        assert!(!filter.wants(&disk("tmpfs", "rw", "tmpfs", "/srv/run")));
+        assert!(!filter.wants(&disk("ext4", "rw", "/dev/sdb", "/home")));
+        assert_eq!(named(&["[a"]).unwrap_err().option, "mounts.local");
     }
 
     #[test]

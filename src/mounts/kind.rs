@@ -138,6 +138,15 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Types that live on a block device of this node.
+pub const BLOCK_TYPES: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"];
+
+/// A local filesystem on a block device.
+#[must_use]
+pub fn on_block_device(mount: &super::Mount) -> bool {
+    BLOCK_TYPES.contains(&mount.fstype.as_str()) && mount.source.as_encoded_bytes().starts_with(b"/dev/")
+}
+
 /// AppImages name their type after the image file (`fuse.Some-1.2.AppImage`).
 fn is_local_fuse(subtype: &str) -> bool {
     LOCAL_FUSE.contains(&subtype) || subtype.ends_with(".AppImage")

@@ -56,6 +56,19 @@ pub fn identify(root: BorrowedFd<'_>, place: &Place) -> Result<Option<Identity>,
     Ok(Some(Identity { handle: handle(root).unwrap_or_default(), ino: seen.stx_ino, unique_mount_id }))
 }
 
+/// Whether sysfs still lists a block device. A kernel without sysfs there says nothing about it.
+///
+/// # Errors
+/// ENODEV when its directory is there and the device is not.
+pub fn device_there(entry: &[u8]) -> Result<(), Errno> {
+    let path = std::path::Path::new(OsStr::from_bytes(entry));
+    let there = |path| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE).is_ok();
+    match path.parent() {
+        Some(directory) if there(directory) && !there(path) => Err(Errno::NODEV),
+        _ => Ok(()),
+    }
+}
+
 /// Attributes of an open file as its server gives them now.
 ///
 /// The mask is exactly TYPE, MODE, NLINK and INO: times of a regular file would flush the application's dirty pages and
@@ -169,4 +182,22 @@ pub fn read_all(file: BorrowedFd<'_>, limit: usize) -> Result<Vec<u8>, Errno> {
     }
     bytes.truncate(limit);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_gone_only_where_sysfs_lists_the_others() {
+        use std::os::unix::ffi::OsStrExt;
+        let sysfs = tempfile::tempdir().unwrap();
+        let entry = sysfs.path().join("259:3");
+        let there = || device_there(entry.as_os_str().as_bytes());
+        assert_eq!(there(), Err(Errno::NODEV));
+        // The entries are symlinks, and this one leads nowhere: it is listed all the same.
+        std::os::unix::fs::symlink("../../devices/nowhere", &entry).unwrap();
+        assert_eq!(there(), Ok(()));
+        assert_eq!(device_there(b"/nonexistent/block/259:3"), Ok(()), "no sysfs, no news");
+    }
 }

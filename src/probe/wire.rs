@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::trial::{TrialReport, TrialSpec};
 use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
 use crate::mounts::mountstats::{OpCounters, TransportCounters};
@@ -44,6 +45,8 @@ pub enum Job {
     EfsState(Vec<u8>),
     /// What sysfs says of NFS connections and FUSE queues.
     Signals(SignalsJob),
+    /// Mount something that nobody sees, look at its root, let it go.
+    Trial(TrialSpec),
 }
 
 /// A mountpoint and what the table says is there.
@@ -66,6 +69,8 @@ pub struct Place {
 pub struct ProbeSpec {
     /// Where.
     pub place: Place,
+    /// Where sysfs lists the block device below a local filesystem (`/sys/dev/block/259:3`).
+    pub device: Option<Vec<u8>>,
     /// Make the forced statx of the root (a test switches it off).
     pub statx_root: bool,
     /// Known sentinels. The one at `first` is looked at; the others only when that one is not intact.
@@ -79,6 +84,10 @@ pub struct ProbeSpec {
 }
 
 /// From worker to agent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and a box would be one more allocation per probe"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// The worker is ready.
@@ -105,6 +114,8 @@ pub enum Answer {
     Files(Vec<NamedFile>),
     /// Of `Signals`.
     Signals(Signals),
+    /// Of `Trial`.
+    Trial(TrialReport),
     /// A file could not be read.
     Failed {
         /// Why.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, steps};
+use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, steps, trial};
 use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
@@ -144,6 +144,7 @@ impl Worker<'_> {
                     Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
                 }
             }
+            Job::Trial(spec) => Answer::Trial(trial::run(&spec, &|step| self.enter(step))?),
         })
     }
 
@@ -165,6 +166,12 @@ impl Worker<'_> {
                 fail(&mut report, Step::Open, errno);
                 return Ok(report);
             }
+        }
+        // A local filesystem answers from memory long after its device is gone.
+        if let Some(device) = &spec.device
+            && self.run(&mut report, Step::Device, || steps::device_there(device)).is_none()
+        {
+            return Ok(report);
         }
         if spec.statx_root {
             if spec.place.cached_only {

@@ -50,6 +50,10 @@ impl AdviceFacts<'_> {
         self.fstype == "fuse" || self.fstype.starts_with("fuse.") || self.fstype == "fuseblk"
     }
 
+    fn is_block(&self) -> bool {
+        crate::mounts::kind::BLOCK_TYPES.contains(&self.fstype)
+    }
+
     fn port(&self) -> u16 {
         let usual = match self.fstype {
             "cifs" | "smb3" => 445,
@@ -214,6 +218,10 @@ fn storage_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
         Cause::RootSquashed => format!(
             "The server maps root to nobody (`exportfs -v` there): run the pod as the uid that owns the directory, or export it with no_root_squash, then see {check}."
         ),
+        Cause::Quota | Cause::OutOfSpace | Cause::OutOfInodes if facts.is_block() => format!(
+            "The volume is full: find what grows with `du -xh -d 1 {0}`, or `du --inodes -x -d 1 {0}`, delete data or enlarge it, and see {check}.",
+            facts.path()
+        ),
         Cause::Quota => format!(
             "Over quota: see who uses it with `repquota -a` on the server, then delete data or raise the quota, and see {check}."
         ),
@@ -222,6 +230,10 @@ fn storage_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
         ),
         Cause::OutOfInodes => format!(
             "No inodes left: on the server find the many small files with `du --inodes -x -d 1 {export}`, delete some, and see {check}."
+        ),
+        Cause::MountedReadonly if facts.is_block() => format!(
+            "The filesystem is read-only, as a rule because the kernel met an error on its disk: read `dmesg -T | tail -n 50`, save the data, stop what uses {}, repair it (`fsck`), and mount it again.",
+            facts.path()
         ),
         Cause::MountedReadonly => format!(
             "It is mounted read-only on this node: see its options with `grep -F {} /proc/self/mountinfo`, and correct fstab, or readOnly in the pod or volume.",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cause, Passive};
 use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::source::Mode;
-use crate::mounts::{Kind, Mount};
+use crate::mounts::{Kind, Mount, kind};
 use crate::probe::ProbeReport;
 use crate::probe::pool::Blocked;
 
@@ -29,6 +29,9 @@ pub struct Facts {
     pub writable_on_readonly_superblock: bool,
     /// The mounted directory was deleted (`//deleted` in the table); never said of NFS, whose roots the server deletes.
     pub deleted: bool,
+    /// A local filesystem on a block device.
+    #[serde(default)]
+    pub local: bool,
     /// The client itself says ENOTCONN when its servers are away (GlusterFS), so that proves no dead daemon.
     pub passes_enotconn: bool,
 }
@@ -41,7 +44,8 @@ impl Facts {
         // nfs(5): timeo in tenths of a second, 600 for TCP; retrans 2.
         let budget = u64::from(origin.timeo.unwrap_or(600)) * 100 * (u64::from(origin.retrans.unwrap_or(2)) + 1);
         let soft = matches!(origin.mode, Some(Mode::Soft | Mode::Softerr));
-        let superblock_ro = mount.has_super_option("ro");
+        // ext4 says `emergency_ro` since Linux 6.15, where it turned read-only by itself, and `rw` beside it (measured).
+        let superblock_ro = mount.has_super_option("ro") || mount.has_super_option("emergency_ro");
         Facts {
             kind: mount.kind,
             mode: origin.mode,
@@ -50,6 +54,7 @@ impl Facts {
             read_only: mount.read_only(),
             writable_on_readonly_superblock: superblock_ro && !mount.has_option("ro"),
             deleted: !mount.kind.is_some_and(Kind::is_nfs) && mount.root.as_bytes().ends_with(b"//deleted"),
+            local: kind::on_block_device(mount),
             passes_enotconn: mount.fstype == "fuse.glusterfs",
         }
     }

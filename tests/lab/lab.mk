@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-blind demo
+.PHONY: lab lab-quick lab-blind lab-trials demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -16,6 +16,10 @@ lab-quick: build ## The part of the lab that catches the common breakage (3 minu
 lab-blind: build ## Every cell without each detector that it needs: it has to miss its fault
 	@tests/packages.sh lab
 	$(LAB) run --without-detector each --jobs $(LAB_JOBS)
+
+lab-trials: build ## Trial mounts of NFS v3 to v4.2, and what they leave (2 minutes)
+	@tests/packages.sh lab
+	$(LAB) trials
 
 demo: build ## A server that goes silent, is replaced, unexported: the agent at work
 	@tests/packages.sh demo

@@ -20,6 +20,7 @@ mod report;
 mod rpcs;
 mod runner;
 mod surface;
+mod trials;
 mod uml;
 mod watch;
 
@@ -52,6 +53,12 @@ enum Command {
         #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
+    /// Make trial mounts of real NFS, and look for what they leave.
+    Trials {
+        /// The binary that goes along; the workers are the lab's own.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+    },
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -71,12 +78,18 @@ enum Guest {
     Churn { directory: PathBuf, rounds: u64 },
     /// Counts requests while the agent watches a mount.
     Rpcs { mountpoint: String },
+    /// A trial mount of what is mounted at MOUNTPOINT, whose root has the file id ROOT.
+    Trial { when: String, mountpoint: String, root: u64 },
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 6] = ["run", "demo", "rpcs", "guest", "help", "--help"];
+const COMMANDS: [&str; 7] = ["run", "demo", "rpcs", "trials", "guest", "help", "--help"];
 
 fn main() -> ExitCode {
+    // Workers start from the program that has the pool: here this one.
+    if let Some(code) = mountwarden::probe::worker_entry() {
+        return code;
+    }
     // A test runner gives no command, but a filter or `--list`. There are no tests in here for it.
     let first = std::env::args().nth(1).unwrap_or_default();
     if !COMMANDS.contains(&first.as_str()) {
@@ -99,6 +112,7 @@ impl Command {
             Command::Run(options) => return runner::run(&options),
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
+            Command::Trials { agent } => return trials::run(&agent),
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
             Command::Guest(Guest::Await { mountpoint, state, limit }) => {
@@ -106,6 +120,7 @@ impl Command {
             }
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
             Command::Guest(Guest::Churn { directory, rounds }) => churn::run(&directory, rounds)?,
+            Command::Guest(Guest::Trial { when, mountpoint, root }) => trials::trial(&when, &mountpoint, root)?,
             Command::Guest(Guest::Rpcs { mountpoint }) => rpcs::beside_agent(|| rpcs::count(&mountpoint))?,
         }
         Ok(true)

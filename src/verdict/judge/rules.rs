@@ -53,6 +53,7 @@ fn from_report(memory: &Memory, evidence: &Evidence, tuning: &Tuning, report: &P
     if let Some((failed, errno)) = report.steps.iter().find_map(|step| Some((step, step.errno?))) {
         let look = match failed.step {
             Step::Open => open_error(memory, evidence, tuning, failed, errno)?,
+            Step::Device => Some(hard(State::Error, Some(Cause::DeviceLost), words::device_gone())),
             Step::StatxRoot => root_error(memory, evidence, tuning, report, failed, errno),
             _ => later_error(evidence, tuning, failed, errno),
         };

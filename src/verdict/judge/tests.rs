@@ -20,6 +20,7 @@ fn nfs(mode: Mode) -> Facts {
         plain_security: true,
         read_only: false,
         writable_on_readonly_superblock: false,
+        local: false,
         deleted: false,
         passes_enotconn: false,
     }
@@ -467,4 +468,28 @@ fn each_detector_has_its_case() {
         assert_ne!(with, State::Healthy, "{name}");
         assert_ne!(with, without, "{name}");
     }
+}
+
+#[test]
+fn a_disk_that_is_gone_is_an_error_at_once_whatever_still_answers() {
+    let facts = Facts { kind: None, local: true, ..nfs(Mode::Hard) };
+    let report = ProbeReport {
+        steps: vec![step(Step::Open, None, 20), step(Step::Device, Some(libc::ENODEV), 10)],
+        ..ProbeReport::default()
+    };
+    assert_eq!(of_report(facts, report), (State::Error, Some(Cause::DeviceLost)));
+}
+
+#[test]
+fn a_disk_that_the_kernel_made_read_only_is_known_by_its_options() {
+    let facts = |own: &str, superblock: &str| {
+        let line = format!("1 0 259:3 / /srv {own} - ext4 /dev/nvme1n1 {superblock}\n");
+        Facts::of(&crate::mounts::mountinfo::parse(line.as_bytes(), crate::mounts::View::Own).mounts.remove(0))
+    };
+    for superblock in ["ro,errors=remount-ro", "rw,errors=remount-ro,emergency_ro"] {
+        let facts = facts("rw,relatime", superblock);
+        assert!(facts.local && facts.writable_on_readonly_superblock, "{superblock}");
+    }
+    assert!(!facts("rw,relatime", "rw,errors=remount-ro").writable_on_readonly_superblock);
+    assert!(!facts("ro,relatime", "ro").writable_on_readonly_superblock);
 }

@@ -17,6 +17,7 @@ pub fn errno_name(errno: i32) -> String {
 fn action(step: Step) -> &'static str {
     match step {
         Step::Open => "opening the mountpoint",
+        Step::Device => "looking for its block device",
         Step::StatxRoot => "a forced statx of the root",
         Step::Sentinel => "a forced statx of a known entry",
         Step::Statfs => "statfs",
@@ -24,6 +25,11 @@ fn action(step: Step) -> &'static str {
         Step::Counters => "reading mountstats",
         Step::EfsState => "reading the EFS state files",
         Step::Signals => "reading sysfs",
+        Step::TrialOpen => "the options of a trial mount",
+        Step::TrialMount => "a trial mount",
+        Step::TrialRoot => "a forced statx of a trial mount's root",
+        Step::TrialNames => "reading a trial mount's root directory",
+        Step::TrialClose => "letting a trial mount go",
     }
 }
 
@@ -153,6 +159,10 @@ pub(super) fn healthy(report: &ProbeReport) -> String {
 
 pub(super) fn readonly_superblock() -> String {
     "mounted read-write, but the superblock is read-only".to_owned()
+}
+
+pub(super) fn device_gone() -> String {
+    "the kernel no longer has the block device below it; what still works comes from memory".to_owned()
 }
 
 pub(super) fn out_of_space(size: u64) -> String {

@@ -1,0 +1,141 @@
+//! What each finding means, what comes of it, what to do, and who says so.
+
+use super::Finding;
+
+/// The words of one finding; none of them ends with a full stop.
+pub(super) struct Words {
+    /// What is the case.
+    pub(super) means: &'static str,
+    /// What comes of it.
+    pub(super) consequence: &'static str,
+    /// What to do about it.
+    pub(super) advice: &'static str,
+    /// Where it is documented.
+    pub(super) sources: &'static [Source],
+}
+
+/// Title and address; measured facts have no address.
+pub(super) type Source = (&'static str, &'static str);
+
+const NFS5: Source = ("nfs(5)", "https://man7.org/linux/man-pages/man5/nfs.5.html");
+const EFS: Source = (
+    "AWS: recommended NFS mount options",
+    "https://docs.aws.amazon.com/efs/latest/ug/mounting-fs-nfs-mount-settings.html",
+);
+const RFC8881: Source = ("RFC 8881, section 2.10", "https://www.rfc-editor.org/rfc/rfc8881#section-2.10");
+const MOUNTINFO: Source = ("proc_pid_mountinfo(5)", "https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html");
+const MEASURED: Source = ("measured in the lab", "");
+
+pub(super) fn of(finding: Finding) -> Words {
+    match finding {
+        Finding::MaybeReplaced | Finding::Hidden | Finding::AddressDrift | Finding::ReadonlySuperblock => seen(finding),
+        Finding::EfsSoft | Finding::EfsReservedPort => efs(finding),
+        Finding::SoftWritable | Finding::ShortTimeout | Finding::FewRetries => patience(finding),
+        _ => sharing(finding),
+    }
+}
+
+/// What was seen beside the options.
+fn seen(finding: Finding) -> Words {
+    match finding {
+        Finding::MaybeReplaced => Words {
+            means: "the server reconnected and every known entry is gone, but nothing proves another filesystem",
+            consequence: "users may read and write other data than they think: two filesystems of one size cannot be told apart from here",
+            advice: "look on the server whether another filesystem is exported there now",
+            sources: &[MEASURED],
+        },
+        Finding::Hidden => Words {
+            means: "another mount lies on top: the path leads elsewhere",
+            consequence: "it cannot be reached or probed by its path, and comes to light again when the other one is unmounted; mounting twice is the usual reason",
+            advice: "see both with `findmnt -R`, unmount what is too much, and look for a second fstab line or unit",
+            sources: &[MOUNTINFO],
+        },
+        Finding::ReadonlySuperblock => Words {
+            means: "the mount is read-write, the superblock below it read-only",
+            consequence: "each write fails with EROFS although the mount's own options promise otherwise",
+            advice: "correct readOnly of the volume or the options of the first mount of this export, then mount it anew",
+            sources: &[MOUNTINFO],
+        },
+        _ => Words {
+            means: "the server's name no longer leads to the address that the mount talks to",
+            consequence: "the kernel never asks for the name again: when the old address goes away the mount hangs, while new mounts work",
+            advice: "plan a remount (evict the pods that use it) before the old address is switched off",
+            sources: &[NFS5, MEASURED],
+        },
+    }
+}
+
+fn efs(finding: Finding) -> Words {
+    match finding {
+        Finding::EfsSoft => Words {
+            means: "an EFS mount that gives up (`soft` or `softerr`)",
+            consequence: "a pause of the service becomes an I/O error in the application, and data it thinks written may be lost",
+            advice: "mount it with `hard`, as the EFS mount helper and the CSI driver do",
+            sources: &[EFS, NFS5],
+        },
+        _ => Words {
+            means: "an EFS mount without `noresvport`",
+            consequence: "after a network failure the client may reconnect from its old port and be refused for minutes",
+            advice: "add `noresvport`, or mount with the EFS mount helper, which does",
+            sources: &[EFS],
+        },
+    }
+}
+
+fn patience(finding: Finding) -> Words {
+    match finding {
+        Finding::SoftWritable => Words {
+            means: "a mount that gives up (`soft` or `softerr`) may be written to",
+            consequence: "after timeo x (retrans + 1) writes fail, often where nobody looks (close, fsync, writeback): silent data corruption",
+            advice: "mount it with `hard`, or read-only if reading is all it is for",
+            sources: &[NFS5, MEASURED],
+        },
+        Finding::ShortTimeout => Words {
+            means: "`timeo` is below 150 (15 s); Linux takes 600 for TCP",
+            consequence: "a server that is only busy is asked again and the connection dropped and made anew, which adds to its load; a soft mount fails that much earlier",
+            advice: "leave `timeo` out, or give at least 150",
+            sources: &[NFS5, EFS],
+        },
+        _ => Words {
+            means: "`retrans` is below 2 on a mount where it decides how soon a request fails",
+            consequence: "one lost reply is enough for an I/O error in the application",
+            advice: "leave `retrans` out, or give at least 2",
+            sources: &[NFS5, EFS],
+        },
+    }
+}
+
+fn sharing(finding: Finding) -> Words {
+    match finding {
+        Finding::NfsV40 => Words {
+            means: "NFSv4.0 is in use",
+            consequence: "without sessions a request that is sent again may run twice, files are opened one at a time per process, and there are no file handles by which a replaced root could be recognised",
+            advice: "mount with `vers=4.1` or later, if the server has it",
+            sources: &[RFC8881, EFS, MEASURED],
+        },
+        Finding::LocalLocks => Words {
+            means: "locks are kept on this client (`nolock`, `local_lock`), and more than one user writes",
+            consequence: "two programs that lock one file on two nodes, or through two mounts, both get the lock",
+            advice: "leave `nolock` and `local_lock` out (rpc.statd has to run), or mount with NFSv4",
+            sources: &[NFS5],
+        },
+        Finding::SeparateCaches => Words {
+            means: "one export is mounted several times with `nosharecache`",
+            consequence: "each mount has a cache of its own: what is written through one is seen late through the other, and both may write back",
+            advice: "leave `nosharecache` out, or mount the export once and bind it",
+            sources: &[NFS5],
+        },
+        Finding::MixedOptions => Words {
+            means: "one export is mounted several times with different options",
+            consequence: "each set of options has a superblock and a cache of its own, and programs on one node see different times of the same file; what is true of one mount is not of the other",
+            advice: "compare them with `findmnt -t nfs,nfs4 -o TARGET,SOURCE,OPTIONS` and give all of them the same options",
+            sources: &[NFS5],
+        },
+        _ => Words {
+            means: "`rsize` or `wsize` is below 32768 (on EFS: below 1048576)",
+            consequence: "many small requests instead of one: slow reads and writes, and more load on the server",
+            advice: "leave `rsize` and `wsize` out: client and server agree on the largest",
+            sources: &[NFS5, EFS],
+        },
+    }
+}
