@@ -43,8 +43,8 @@ pub struct Seen {
     pub root_hangs: bool,
     /// Requests carry plain user ids (`sec=sys`).
     pub plain_security: bool,
-    /// What the server said of the root's handle while all was well.
-    pub baseline: Option<Attributes>,
+    /// What the server said while all was well.
+    pub baseline: Option<Baseline>,
     /// Earlier examinations of the same hang in which the server answered for this mount's own handle.
     pub answered_while_hung: u32,
 }
@@ -54,6 +54,31 @@ impl Seen {
     #[must_use]
     pub fn new(symptom: Symptom) -> Seen {
         Seen { symptom, root_hangs: false, plain_security: true, baseline: None, answered_while_hung: 0 }
+    }
+}
+
+/// What an examination found while all was well: to be remembered, and compared with later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// The mount's root.
+    pub root: Attributes,
+    /// How many components below the server's root the root's filesystem begins (NFSv4): there its export is.
+    pub depth: Option<usize>,
+}
+
+impl Baseline {
+    /// What to remember of an examination of a healthy mount; `None` if the server did not answer for its root, or for
+    /// another one than the client's.
+    #[must_use]
+    pub fn of(examination: &Examination) -> Option<Baseline> {
+        let root = *ok_root(examination).filter(|_| root_intact(examination))?;
+        let met = walk(examination).filter(|walk| walk.end().is_some_and(|end| end.fsid == root.fsid));
+        // From the end back: the same number may stand further up once more.
+        let depth = met.map(|walk| {
+            let inside = walk.met.iter().rev().take_while(|met| met.fsid == root.fsid).count();
+            walk.met.len() - inside
+        });
+        Some(Baseline { root, depth })
     }
 }
 
@@ -142,23 +167,21 @@ const RULES: &[Rule] = &[
         why: "the server shows this client not even the root of its exports" },
     Rule { symptoms: ABSENT, seen: |e, _| stopped(e), cause: Cause::ExportGone,
         why: "the path is not among what the server shows this client" },
-    Rule { symptoms: REFUSED, seen: |e, s| stopped(e) && known(s, e, |home, walk| walk.above().is_some_and(|above| above.fsid != home.fsid)), cause: Cause::ExportGone,
-        why: "the way to the path ends in another filesystem than the mount's: the export itself is missing" },
-    Rule { symptoms: REFUSED, seen: |e, s| stopped(e) && known(s, e, |home, walk| walk.above().is_some_and(|above| above.fsid == home.fsid)), cause: Cause::HandleInvalid,
-        why: "the mounted directory is missing from its filesystem, which is still exported" },
-    Rule { symptoms: REFUSED, seen: |e, s| root_failed(e, is_bad_handle) && !begins(e) && known(s, e, |home, walk| walk.end().is_some_and(|end| end.fsid != home.fsid)), cause: Cause::ExportGone,
-        why: "the path leads into the filesystem above the export: the export itself is missing" },
-    Rule { symptoms: REFUSED, seen: |e, s| root_failed(e, is_bad_handle) && begins(e) && known(s, e, |home, walk| walk.end().is_some_and(|end| end.fsid != home.fsid)), cause: Cause::FilesystemReplaced,
+    Rule { symptoms: REFUSED, seen: |e, s| !root_good(e) && way(e, s) == Some(Way::Missing), cause: Cause::ExportGone,
+        why: "the way to the path does not come to the export any more" },
+    Rule { symptoms: REFUSED, seen: |e, s| root_failed(e, is_bad_handle) && way(e, s) == Some(Way::Another), cause: Cause::FilesystemReplaced,
         why: "another filesystem is exported under the path: its number differs from before" },
-    Rule { symptoms: REFUSED, seen: |e, s| root_failed(e, is_bad_handle) && known(s, e, |home, walk| walk.end().is_some_and(|end| end.fsid == home.fsid)), cause: Cause::HandleInvalid,
+    Rule { symptoms: REFUSED, seen: |e, s| stopped(e) && way(e, s) == Some(Way::Same), cause: Cause::HandleInvalid,
+        why: "the mounted directory is missing from its filesystem, which is still exported" },
+    Rule { symptoms: REFUSED, seen: |e, s| root_failed(e, is_bad_handle) && way(e, s) == Some(Way::Same), cause: Cause::HandleInvalid,
         why: "the export is there and the root's handle is not valid in it any more" },
     Rule { symptoms: REFUSED, seen: |e, s| s.baseline.is_none() && root_failed(e, is_bad_handle) && begins(e), cause: Cause::HandleInvalid,
         why: "the export is there and the root's handle is not valid in it any more" },
 
     // The handle is good and what lies behind it changed. A number given by an export's `fsid=` stays, so equality proves nothing.
-    Rule { symptoms: EMPTIED, seen: |e, s| s.baseline.is_some_and(|home| ok_root(e).is_some_and(|root| root.fsid != home.fsid)), cause: Cause::FilesystemReplaced,
+    Rule { symptoms: EMPTIED, seen: |e, s| home(s, e, |home, root| root.fsid != home.fsid), cause: Cause::FilesystemReplaced,
         why: "the number of the filesystem behind the root's handle differs from before" },
-    Rule { symptoms: EMPTIED, seen: |e, s| s.baseline.is_some_and(|home| ok_root(e).is_some_and(|root| remade(root, &home))), cause: Cause::FilesystemReplaced,
+    Rule { symptoms: EMPTIED, seen: |e, s| home(s, e, remade), cause: Cause::FilesystemReplaced,
         why: "the directory behind the root's handle was made at another time than the one before" },
 ];
 
@@ -169,7 +192,7 @@ const CANDIDATES: &[Rule] = &[
         why: "the server's name no longer leads to the address that the mount talks to" },
     Rule { symptoms: HUNG, seen: |e, s| s.root_hangs && root_intact(e), cause: Cause::ClientStuck,
         why: "the server answers for the very handle on which this mount hangs" },
-    Rule { symptoms: ANY, seen: |e, s| s.baseline.is_some_and(|home| ok_root(e).is_some_and(|root| root.fsid != home.fsid || remade(root, &home))), cause: Cause::FilesystemReplaced,
+    Rule { symptoms: ANY, seen: |e, s| home(s, e, |home, root| root.fsid != home.fsid || remade(home, root)), cause: Cause::FilesystemReplaced,
         why: "fsid or time of making of the root differ from before" },
 ];
 
@@ -324,12 +347,38 @@ fn begins(e: &Examination) -> bool {
     walk.end().is_some_and(|end| walk.above().is_none_or(|above| above.fsid != end.fsid))
 }
 
-/// The root's attributes are remembered from good times, and these and the way to the path are so.
-fn known(s: &Seen, e: &Examination, so: fn(&Attributes, &Walk) -> bool) -> bool {
-    s.baseline.as_ref().zip(walk(e)).is_some_and(|(home, walk)| so(home, walk))
+/// Where the way to the path leads, compared with good times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Not to the place of the export, or there no filesystem begins.
+    Missing,
+    /// To another filesystem at that place.
+    Another,
+    /// To the same one.
+    Same,
 }
 
-fn remade(root: &Attributes, home: &Attributes) -> bool {
+/// `None` where nothing is remembered, or something else than a missing name stopped the way.
+fn way(e: &Examination, s: &Seen) -> Option<Way> {
+    let home = s.baseline?;
+    let depth = home.depth?;
+    let walk = walk(e)?;
+    let there = walk.met.get(depth);
+    let above = depth.checked_sub(1).and_then(|above| walk.met.get(above));
+    match there {
+        None => stopped(e).then_some(Way::Missing),
+        Some(there) if there.fsid == home.root.fsid => Some(Way::Same),
+        Some(there) if above.is_some_and(|above| above.fsid == there.fsid) => Some(Way::Missing),
+        Some(_) => Some(Way::Another),
+    }
+}
+
+/// The root is remembered from good times, the server answers for its handle now, and the two are so.
+fn home(s: &Seen, e: &Examination, so: fn(&Attributes, &Attributes) -> bool) -> bool {
+    s.baseline.zip(ok_root(e)).is_some_and(|(home, root)| so(&home.root, root))
+}
+
+fn remade(home: &Attributes, root: &Attributes) -> bool {
     root.created.zip(home.created).is_some_and(|(now, then)| now != then)
 }
 

@@ -23,9 +23,9 @@ use super::{Connect, NfsVersion, nfs3, nfs4, portmap};
 use crate::mounts::Mount;
 use crate::mounts::efs::EfsMount;
 
-/// Deadlines that an examination may take: name, connection, two versions, handle, path (which may be long), grace, portmapper,
-/// three of mountd with its taking back, name and connection behind a proxy.
-pub const MOST_QUESTIONS: u32 = 12 + nfs4::MAX_COMPOUNDS;
+/// Deadlines that an examination may take: name, connection, two versions, handle, path (which may be long), grace,
+/// portmapper, four of mountd, name and connection behind a proxy.
+pub const MOST_QUESTIONS: u32 = 13 + nfs4::MAX_COMPOUNDS;
 
 /// NFS over TCP, where nothing else is said.
 const NFS_PORT: u16 = 2049;

@@ -50,12 +50,12 @@ statuses! {
     GRACE = 10013, "in its grace period after a restart";
     FHEXPIRED = 10014, "the file handle has expired";
     WRONGSEC = 10016, "another security flavour is wanted";
-    BADXDR = 10036, "could not read our arguments";
     RESOURCE = 10018, "out of resources";
     MOVED = 10019, "moved to another server";
     NOFILEHANDLE = 10020, "nothing is exported to this client";
     MINOR_VERS_MISMATCH = 10021, "this minor version of NFSv4 is switched off";
     STALE_CLIENTID = 10022, "unknown client id";
+    BADXDR = 10036, "could not read our arguments";
     OP_ILLEGAL = 10044, "unknown operation";
 }
 
@@ -92,6 +92,7 @@ pub struct Attributes {
     pub fsid: Fsid,
     /// Number of links, where it was asked for (NFSv3): 0 is a directory that was deleted and that the server still holds.
     pub links: Option<u32>,
-    /// When it was made, where the server knows (NFSv4).
+    /// When it was made, where the server says (NFSv4). Linux 6.1's nfsd lists the attribute as supported and gives it for
+    /// neither ext4 nor tmpfs (measured).
     pub created: Option<Created>,
 }

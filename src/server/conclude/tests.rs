@@ -92,8 +92,13 @@ fn refused() -> Seen {
     Seen::new(Symptom::Refused)
 }
 
+/// A mount whose export begins one component below the server's root.
 fn at_home(seen: Seen) -> Seen {
-    Seen { baseline: Some(directory(2, HOME)), ..seen }
+    at_depth(seen, 1)
+}
+
+fn at_depth(seen: Seen, depth: usize) -> Seen {
+    Seen { baseline: Some(Baseline { root: directory(2, HOME), depth: Some(depth) }), ..seen }
 }
 
 fn unknown_here<T>() -> Option<Check<T>> {
@@ -222,29 +227,55 @@ fn only_a_complete_list_proves_that_an_export_is_missing() {
 #[test]
 fn the_way_to_the_path_tells_a_missing_export_from_a_missing_directory() {
     let stale = |path| Examination { root: says(Status::STALE), path, ..v4() };
+    let (top, home, other) = (directory(1, ABOVE), directory(2, HOME), directory(2, Fsid(8, 0)));
+    let cases = [
+        // Unexported beside others: the way ends above it, or goes on into the directory that it covered.
+        (1, way(&[top], 1, Some(Status::NOENT)), Some(Cause::ExportGone)),
+        (1, way(&[top, directory(9, ABOVE)], 1, None), Some(Cause::ExportGone)),
+        (1, way(&[top], 2, Some(Status::NOENT)), Some(Cause::ExportGone)),
+        (1, way(&[top, directory(9, ABOVE)], 2, Some(Status::NOENT)), Some(Cause::ExportGone)),
+        // A deleted sub-directory of an export, and one that was made again.
+        (1, way(&[top, home], 2, Some(Status::NOENT)), Some(Cause::HandleInvalid)),
+        (1, way(&[top, home, directory(5, HOME)], 2, None), Some(Cause::HandleInvalid)),
+        // Another filesystem, exported under the same path, with the sub-directory and without.
+        (1, way(&[top, other], 1, None), Some(Cause::FilesystemReplaced)),
+        (1, way(&[top, other, other], 2, None), Some(Cause::FilesystemReplaced)),
+        (1, way(&[top, other], 2, Some(Status::NOENT)), Some(Cause::FilesystemReplaced)),
+        // The export is the root of all.
+        (0, way(&[other], 0, None), Some(Cause::FilesystemReplaced)),
+        (0, way(&[home], 0, None), Some(Cause::HandleInvalid)),
+        // Not even the root.
+        (1, says(Status::NOENT), Some(Cause::ExportGone)),
+        // No right to look, or sent elsewhere: nothing proven.
+        (1, way(&[top], 1, Some(Status::ACCES)), None),
+        (1, way(&[top], 1, Some(Status::MOVED)), None),
+        (1, says(Status::MINOR_VERS_MISMATCH), None),
+    ];
+    for (depth, path, expected) in cases {
+        let examination = stale(path);
+        assert_eq!(cause(&examination, &at_depth(refused(), depth)), expected, "{:?}", examination.path);
+    }
+}
+
+#[test]
+fn what_is_remembered_of_good_times_says_where_the_export_begins() {
     let (top, home) = (directory(1, ABOVE), directory(2, HOME));
     let cases = [
-        // Unexported beside others: the way ends in the pseudo filesystem, or goes on into the directory below it.
-        (way(&[top], 1, Some(Status::NOENT)), Some(Cause::ExportGone)),
-        (way(&[top, directory(9, ABOVE)], 1, None), Some(Cause::ExportGone)),
-        // A deleted sub-directory of an export, and one that was made again.
-        (way(&[top, home], 2, Some(Status::NOENT)), Some(Cause::HandleInvalid)),
-        (way(&[top, home, directory(5, HOME)], 2, None), Some(Cause::HandleInvalid)),
-        // Another filesystem, exported under the same path.
-        (way(&[top, directory(2, Fsid(8, 0))], 1, None), Some(Cause::FilesystemReplaced)),
-        (way(&[directory(2, Fsid(8, 0))], 0, None), Some(Cause::FilesystemReplaced)),
-        (way(&[directory(2, HOME)], 0, None), Some(Cause::HandleInvalid)),
-        // Not even the root.
-        (says(Status::NOENT), Some(Cause::ExportGone)),
-        // No right to look, or sent elsewhere: nothing proven.
-        (way(&[top], 1, Some(Status::ACCES)), None),
-        (way(&[top], 1, Some(Status::MOVED)), None),
-        (says(Status::MINOR_VERS_MISMATCH), None),
+        (way(&[top, home], 1, None), Some(1)),
+        (way(&[top, home, home], 2, None), Some(1)),
+        (way(&[home], 0, None), Some(0)),
+        (way(&[home, top, home, home], 3, None), Some(2)),
+        (way(&[top], 1, Some(Status::NOENT)), None),
+        // The path leads elsewhere than the handle: nothing to remember of it.
+        (way(&[top, directory(9, ABOVE)], 1, None), None),
+        (None, None),
     ];
-    for (path, expected) in cases {
-        let examination = stale(path);
-        assert_eq!(cause(&examination, &at_home(refused())), expected, "{:?}", examination.path);
+    for (path, depth) in cases {
+        let baseline = Baseline::of(&Examination { path, ..v4() }).unwrap();
+        assert_eq!((baseline.root, baseline.depth), (directory(2, HOME), depth));
     }
+    assert_eq!(Baseline::of(&Examination { root: ok(directory(3, HOME)), ..v4() }), None, "another than the client's");
+    assert_eq!(Baseline::of(&Examination { root: says(Status::STALE), ..v4() }), None);
 }
 
 #[test]
@@ -266,14 +297,15 @@ fn without_a_memory_of_good_times_less_is_proven() {
 fn what_lies_behind_a_good_handle_is_compared_with_good_times() {
     let emptied = Seen::new(Symptom::Emptied);
     let made = |seconds| Attributes { created: Some(Created { seconds, nanos: 0 }), ..directory(2, HOME) };
-    let seen = |home| Seen { baseline: Some(home), ..emptied.clone() };
+    let home = |root| Some(Baseline { root, depth: Some(1) });
+    let seen = |root| Seen { baseline: home(root), ..emptied.clone() };
     let now = |root| Examination { root: ok(root), ..v4() };
     assert_eq!(cause(&now(directory(2, Fsid(8, 0))), &at_home(emptied.clone())), Some(Cause::FilesystemReplaced));
     assert_eq!(cause(&now(made(2)), &seen(made(1))), Some(Cause::FilesystemReplaced));
     assert_eq!(cause(&now(made(1)), &seen(made(1))), None);
     assert_eq!(cause(&now(made(1)), &at_home(emptied.clone())), None, "the server may have learned to say it");
     assert_eq!(cause(&now(directory(2, Fsid(8, 0))), &emptied), None, "nothing to compare with");
-    let while_it_answers = conclude(&now(made(2)), &Seen { baseline: Some(made(1)), ..hung() });
+    let while_it_answers = conclude(&now(made(2)), &Seen { baseline: home(made(1)), ..hung() });
     assert!(while_it_answers.candidates.contains(&Cause::FilesystemReplaced) && while_it_answers.cause.is_none());
 }
 
