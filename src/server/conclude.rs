@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::Connect;
+use super::dns::Resolution;
 use super::examine::{Check, Examination};
 use super::link::Failure;
 use super::nfs::{Attributes, Status};
@@ -123,7 +124,7 @@ const RULES: &[Rule] = &[
         why: "the local proxy lives and the mount target behind it refuses connections" },
 
     // From here on the port is the server's own. A mount that exists needs no name: the kernel keeps to the address.
-    Rule { symptoms: ABSENT, seen: |e, _| e.name.is_some() && e.address.is_none(), cause: Cause::DnsFailed,
+    Rule { symptoms: ABSENT, seen: |e, _| nameless(e), cause: Cause::DnsFailed,
         why: "the server's name leads to no address" },
     Rule { symptoms: DEAD, seen: |e, _| !proxied(e) && connect(e, &[Connect::Timeout, Connect::Unreachable]), cause: Cause::ServerUnreachable,
         why: "the server does not answer on TCP" },
@@ -131,7 +132,8 @@ const RULES: &[Rule] = &[
         why: "the server's machine says that nothing listens on the port of NFS" },
     Rule { symptoms: DEAD, seen: |e, _| !proxied(e) && mute(e), cause: Cause::ServerUnresponsive,
         why: "the server accepts connections and answers no call" },
-    Rule { symptoms: DEAD, seen: |e, _| in_grace(e), cause: Cause::ServerRecovering,
+    // A new mount does not wait for it.
+    Rule { symptoms: HUNG, seen: |e, _| in_grace(e), cause: Cause::ServerRecovering,
         why: "the server says that it is in its grace period after a restart" },
     // mountd is stopped: nfsd answers NULL by itself and has to ask mountd before it touches a file.
     Rule { symptoms: HUNG, seen: |e, _| root_failed(e, Failure::is_silence), cause: Cause::ServerUnresponsive,
@@ -165,6 +167,8 @@ const RULES: &[Rule] = &[
     // With NFSv4, what the way from its root meets. An export begins where the number of the filesystem changes.
     Rule { symptoms: &[Symptom::NotMounted, Symptom::Refused], seen: |e, _| failed(e.path.as_ref(), is_no_root), cause: Cause::ExportGone,
         why: "the server shows this client not even the root of its exports" },
+    Rule { symptoms: ABSENT, seen: |e, _| failed(e.may_mount.as_ref(), is_noent), cause: Cause::ExportGone,
+        why: "the server has no such path" },
     Rule { symptoms: ABSENT, seen: |e, _| stopped(e), cause: Cause::ExportGone,
         why: "the path is not among what the server shows this client" },
     Rule { symptoms: REFUSED, seen: |e, s| !root_good(e) && way(e, s) == Some(Way::Missing), cause: Cause::ExportGone,
@@ -212,24 +216,49 @@ pub fn cause(examination: &Examination, seen: &Seen) -> Option<Cause> {
     conclude(examination, seen).cause
 }
 
-/// The tables as text, for the documentation.
+const HEAD: &str = "# What the server is asked, and what its answers prove
+
+This page is generated; a test compares it with the program. When a mount does not answer, or answers with an error, its
+server is asked over sockets of our own, never through the mount, and from a source port below 1024 where we may:
+
+| question | how | what it tells |
+|---|---|---|
+| where does the name lead? | the host's resolver | whether there is such a name, whether it still leads to the mount's address |
+| does it take connections? | TCP to the port of NFS | silence, refusal, no route |
+| does it speak NFS? | NULL in versions 3 and 4 | a server whose kernel accepts and whose service is dead; the versions it has |
+| what of the mount's root? | GETATTR of the handle that the kernel's client holds (from v4 by a 4.0 compound) | whether this very mount can be served |
+| is the export there? | NFSv4: LOOKUP of its path; NFSv3: mountd's EXPORT and MNT, taken back by UMNT | whether it is exported to this machine |
+| is it recovering? | NFSv4: a lock test in the name of nobody, which makes no state | whether it is in its grace period |
+| EFS: does the proxy live? | its process in /proc, its port, and a connection past it | the proxy's death from the server's |
+
+The table is read from top to bottom, and the first row that applies decides. Where none does the cause is `unknown`.
+";
+
+/// The tables as a page, for the documentation.
 #[must_use]
-pub fn table() -> String {
-    let mut text = String::from("| symptom | cause | because |\n|---|---|---|\n");
-    for rule in RULES {
-        let symptoms: Vec<String> = rule.symptoms.iter().map(|symptom| word(*symptom).to_owned()).collect();
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "| {} | `{}` | {} |", symptoms.join(", "), rule.cause, rule.why);
+pub fn markdown() -> String {
+    let mut page = String::from(HEAD);
+    // Writing to a String cannot fail.
+    let _ = write_table(&mut page, "Proven", RULES);
+    let _ = write_table(&mut page, "Likely, until one more proof", CANDIDATES);
+    page
+}
+
+fn write_table(page: &mut String, title: &str, rules: &[Rule]) -> std::fmt::Result {
+    writeln!(page, "\n## {title}\n\n| when the mount | the cause is | because |\n|---|---|---|")?;
+    for rule in rules {
+        let symptoms: Vec<&str> = rule.symptoms.iter().map(|symptom| word(*symptom)).collect();
+        writeln!(page, "| {} | `{}` | {} |", symptoms.join(", "), rule.cause, rule.why)?;
     }
-    text
+    Ok(())
 }
 
 fn word(symptom: Symptom) -> &'static str {
     match symptom {
-        Symptom::NotMounted => "not mounted",
-        Symptom::Hung => "hung",
-        Symptom::Refused => "root refused",
-        Symptom::Emptied => "contents gone",
+        Symptom::NotMounted => "is not made yet",
+        Symptom::Hung => "hangs",
+        Symptom::Refused => "is refused",
+        Symptom::Emptied => "is emptied",
     }
 }
 
@@ -241,6 +270,12 @@ fn proxied(e: &Examination) -> bool {
 
 fn proxy_ended(e: &Examination) -> bool {
     matches!(e.proxy.as_ref().map(|proxy| &proxy.process), Some(ProxyProcess::Gone | ProxyProcess::Reused(_)))
+}
+
+/// The name was asked for and leads nowhere, or no resolver said where.
+fn nameless(e: &Examination) -> bool {
+    let resolution = e.name.as_ref().map(|name| &name.resolution);
+    e.address.is_none() && matches!(resolution, Some(Resolution::Gone | Resolution::NoAnswer | Resolution::Timeout))
 }
 
 /// What came of the connection past the proxy.

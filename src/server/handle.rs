@@ -84,6 +84,23 @@ mod tests {
         }
     }
 
+    /// As a client of Linux 6.1 gave them for directories of an nfsd of Linux 6.1: a sub-directory of an export with
+    /// `fsid=0` (NFSv3 and 4.1 alike: number of the export, generation, inode number), and the root of one with `fsid=5`.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn recorded_handles_are_understood() {
+        let sub = "00000009000000000b00000000400000140001000101000000004eb8ceeb0b000000000000000000";
+        let root = "00000006000000000a00000000400000080001000100050000000000";
+        let decode = |hex: &str| {
+            let digits: Vec<u8> = hex.chars().map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap()).collect();
+            let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+            RootHandle::decode(&bytes).unwrap()
+        };
+        let server = vec![1, 0, 1, 1, 0, 0, 0, 0, 0x4e, 0xb8, 0xce, 0xeb, 0x0b, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(decode(sub), RootHandle { server, fileid: 11 });
+        assert_eq!(decode(root), RootHandle { server: vec![1, 0, 1, 0, 5, 0, 0, 0], fileid: 10 });
+    }
+
     #[test]
     fn handles_of_no_and_of_two_hundred_bytes_are_refused() {
         assert_eq!(RootHandle::decode(&wrapped(2, libc::S_IFDIR, &[])), None);
