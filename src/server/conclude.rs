@@ -129,7 +129,7 @@ const RULES: &[Rule] = &[
     Rule { symptoms: DEAD, seen: |e, _| !proxied(e) && connect(e, &[Connect::Timeout, Connect::Unreachable]), cause: Cause::ServerUnreachable,
         why: "the server does not answer on TCP" },
     Rule { symptoms: DEAD, seen: |e, _| !proxied(e) && refused(e), cause: Cause::ServerRefused,
-        why: "the server's machine says that nothing listens on the port of NFS" },
+        why: "connections to the port of NFS are refused: nothing listens there, or a firewall rejects them" },
     Rule { symptoms: DEAD, seen: |e, _| !proxied(e) && mute(e), cause: Cause::ServerUnresponsive,
         why: "the server accepts connections and answers no call" },
     // A new mount does not wait for it.

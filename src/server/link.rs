@@ -100,7 +100,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Connect(Connect::Timeout) => f.write_str("no answer to the connection attempt"),
-            Failure::Connect(Connect::Refused) => f.write_str("connection refused: nothing listens there"),
+            Failure::Connect(Connect::Refused) => {
+                f.write_str("connection refused: nothing listens there, or a firewall rejects it")
+            }
             Failure::Connect(Connect::Reset) => f.write_str("the connection was reset as soon as it was made"),
             Failure::Connect(Connect::Unreachable) => f.write_str("no route to the host"),
             Failure::Connect(Connect::Other(error)) => write!(f, "could not connect: {error}"),
