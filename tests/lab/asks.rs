@@ -37,7 +37,7 @@ struct Setup {
 }
 
 #[rustfmt::skip]
-const SETUPS: [Setup; 11] = [
+const SETUPS: [Setup; 13] = [
     Setup { name: "v3", environment: "VERS=3 SUBPATH=/ LAYOUT=alone BACKING=dir", faults: &[
         "none:hung:client_stuck:-",
         "refused:hung:server_refused:server_refused",
@@ -88,6 +88,13 @@ const SETUPS: [Setup; 11] = [
         "rmsub:refused:handle_invalid:export_gone",
         "resub:refused:handle_invalid:-",
         "unexport:refused:export_gone:export_gone",
+    ] },
+    // Without the right to a privileged port: refused where the kernel is not, and that must prove nothing.
+    Setup { name: "v3-ordinary", environment: "VERS=3 SUBPATH=/ LAYOUT=alone BACKING=dir ORDINARY=yes", faults: &[
+        "none:refused:-:-",
+    ] },
+    Setup { name: "v4.1-ordinary", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir ORDINARY=yes", faults: &[
+        "none:refused:-:-",
     ] },
     // An empty filesystem behind the same handle: this server gives nothing by which it could be told.
     Setup { name: "v4.1-tmpfs", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=tmpfs", faults: &[
