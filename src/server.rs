@@ -1,27 +1,54 @@
-//! Asks a server whether it lives, without touching the mount: a TCP connection and an RPC NULL call.
+//! The server's side of a mount, without touching the mount: sockets of our own, never a path.
 //!
-//! A probe that hangs says that something between here and the data is dead; [`ask`] says which half of it. Names are
-//! not resolved here: the address is the one that the kernel talks to (`addr=` of the mount), which is what matters to
-//! the mount even when the name points elsewhere by now.
+//! A probe that hangs says that something between here and the data is dead. [`ask`] says in one call which half of it:
+//! a TCP connection and an RPC NULL call. The NULL procedure needs no export, no credentials and no privileged source
+//! port (RFC 5531, section 11), so any user may ask; but a server that answers it may still be unable to serve a file.
+//! [`examine()`](examine::examine) asks on, and [`conclude`](conclude::conclude) says what the answers prove.
 //!
-//! The NULL procedure needs no export, no credentials and no privileged source port (RFC 5531, section 11), so any user
-//! may ask. A server that answers it may still be unable to serve a file; one that does not is dead to everybody.
+//! | module | asks |
+//! |---|---|
+//! | [`dns`] | the host's resolver: where does the name lead now? |
+//! | [`link`] | one TCP connection, by a privileged port where we may; [`Failure`] is what came instead of an answer |
+//! | [`portmap`], [`mountd`] | which port, what is exported, may this machine mount it? |
+//! | [`nfs3`], [`nfs4`] | what of the handle that the kernel's client holds ([`handle`]), is the export's path there, is it in grace? |
+//! | [`proxy`] | EFS: does the local proxy live? |
+//!
+//! Everything has a deadline, reads a bounded number of bytes, and gives an answer that can be written down. The address
+//! that is asked is the one that the kernel talks to (`addr=` of the mount): that is what matters to the mount even when
+//! the name points elsewhere by now.
 
+pub mod conclude;
+pub mod dns;
+pub mod examine;
+#[cfg(test)]
+mod fake;
+pub mod handle;
+pub mod link;
+pub mod mountd;
+pub mod nfs;
+pub mod nfs3;
+pub mod nfs4;
+pub mod portmap;
+pub mod proxy;
 pub mod rpc;
+mod xdr;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::verdict::Cause;
+pub use link::{Failure, Link};
 use rpc::{Accept, Call, Reply, RpcError};
 
 /// Version of the NFS program (100003) that is asked for; all minor versions of 4 share one NULL procedure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NfsVersion {
     /// NFSv3 (RFC 1813).
     V3,
@@ -49,7 +76,8 @@ impl NfsVersion {
 }
 
 /// How the TCP connection went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Connect {
     /// Established.
     Ok,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mountwarden::{metrics, verdict};
+use mountwarden::{metrics, server, verdict};
 
 /// Compares a page with the committed one; `MOUNTWARDEN_BLESS=1` writes it instead.
 #[expect(clippy::disallowed_methods, reason = "a test reads and writes the documents of its own repository")]
@@ -30,6 +30,11 @@ fn the_states_page_is_what_the_advice_says() {
 #[test]
 fn the_findings_page_is_what_the_findings_say() {
     same("findings.md", &verdict::findings::markdown());
+}
+
+#[test]
+fn the_server_page_is_what_the_rules_say() {
+    same("server.md", &server::conclude::markdown());
 }
 
 /// All keys of a document, however deep; the keys of maps that are data (states, results, recorded evidence) are not fields.

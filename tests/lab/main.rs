@@ -8,6 +8,7 @@
 // starts programs, waits, and prints.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
 
+mod asks;
 mod churn;
 mod demo;
 mod guest;
@@ -59,6 +60,15 @@ enum Command {
         #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
+    /// Ask real servers without the mount, fault by fault, and hold the causes against what they must be.
+    Asks {
+        /// The binary that the guests get; it is not started.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+        /// Only the set-ups whose name matches (`^v4.1$`).
+        #[arg(long, value_name = "REGEX")]
+        only: Option<regex::Regex>,
+    },
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -76,6 +86,8 @@ enum Guest {
     Tarpit { port: u16 },
     /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
     Churn { directory: PathBuf, rounds: u64 },
+    /// Asks the server of a mount, without FAULT for later comparison.
+    Ask { mountpoint: PathBuf, fault: Option<String> },
     /// Counts requests while the agent watches a mount.
     Rpcs { mountpoint: String },
     /// A trial mount of what is mounted at MOUNTPOINT, whose root has the file id ROOT.
@@ -83,7 +95,7 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 7] = ["run", "demo", "rpcs", "trials", "guest", "help", "--help"];
+const COMMANDS: [&str; 8] = ["run", "demo", "rpcs", "trials", "asks", "guest", "help", "--help"];
 
 fn main() -> ExitCode {
     // Workers start from the program that has the pool: here this one.
@@ -113,6 +125,8 @@ impl Command {
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Trials { agent } => return trials::run(&agent),
+            Command::Asks { agent, only } => return asks::run(&agent, only.as_ref()),
+            Command::Guest(Guest::Ask { mountpoint, fault }) => asks::ask(&mountpoint, fault.as_deref())?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
             Command::Guest(Guest::Await { mountpoint, state, limit }) => {
