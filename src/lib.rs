@@ -9,6 +9,7 @@
 //! | probe | [`probe`], [`server`] | the mounts (in worker processes only), the servers' ports |
 //! | listen | [`passive`] | the kernel log; what the kernel says of transports and queues |
 //! | judge | [`verdict`] | nothing: evidence and time in, verdict out |
+//! | report, to the cluster | [`cluster`] | the Kubernetes API |
 //! | report | [`snapshot`], [`metrics`], [`http`], [`cli`] | memory and sockets |
 //!
 //! [`agent`] builds these parts and owns the loop; [`config`] says how it is meant to run.
@@ -22,6 +23,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod http;
 pub mod localfs;
