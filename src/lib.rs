@@ -35,3 +35,17 @@ pub mod probe;
 pub mod server;
 pub mod snapshot;
 pub mod verdict;
+
+/// The fake API server of the integration tests, for the unit tests of `cluster` and `coordinator`.
+#[cfg(test)]
+#[path = "../tests/common/apiserver.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "test code shared with the integration tests; each side uses its part"
+)]
+pub(crate) mod apiserver;
