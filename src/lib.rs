@@ -6,6 +6,7 @@
 //! | step | module | touches |
 //! |---|---|---|
 //! | discover | [`mounts`] | own and PID 1's mountinfo |
+//! | attribute | [`pods`] | cgroups of processes; containers' mount tables, read by workers |
 //! | probe | [`probe`], [`server`] | the mounts (in worker processes only), the servers' ports |
 //! | listen | [`passive`] | the kernel log; what the kernel says of transports and queues |
 //! | judge | [`verdict`] | nothing: evidence and time in, verdict out |
@@ -31,6 +32,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mounts;
 pub mod passive;
+pub mod pods;
 pub mod probe;
 pub mod server;
 pub mod snapshot;

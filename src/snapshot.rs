@@ -73,6 +73,12 @@ pub struct MountStatus {
     pub inherited: bool,
     /// Findings beside the state.
     pub findings: Vec<Finding>,
+    /// Pods that use it, each volume as one container sees it (at most 64 are listed).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<MountUser>,
+    /// How many pods use it, the ones that are not listed too.
+    #[serde(default)]
+    pub pod_count: usize,
     /// How long the present probe, or the last one that missed its deadline, has been blocked; 0 when it answers.
     pub blocked_seconds: f64,
     /// When the last probe ended, and when one last answered well.
@@ -103,6 +109,42 @@ impl MountStatus {
     pub fn severity(&self) -> Severity {
         self.state.severity()
     }
+}
+
+/// A pod that uses a target, by a volume and, once its tables were read, as one of its containers sees it.
+///
+/// What the node alone knows is always there; names are there where a cluster tells them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountUser {
+    /// UID in the kubelet's paths and in cgroups; for static pods the hash of their manifest.
+    pub pod_uid: String,
+    /// Namespace, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name of the pod, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The volume by its directory on the node (a PersistentVolume's name, otherwise the volume's own), or by the name in
+    /// the pod's specification where known; empty for a path of the host that is no volume directory.
+    pub volume: String,
+    /// Claim, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// Container id of the runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Name of the container, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Path in the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Directory of the volume that is mounted there, where it is not the whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_directory: Option<String>,
+    /// The container may not write to it.
+    pub read_only: bool,
 }
 
 /// Totals of a filesystem from statfs(2), as last answered.

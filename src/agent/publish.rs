@@ -91,6 +91,8 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         advice: if target.verdict.state == State::Healthy { String::new() } else { advice_for(target) },
         inherited: target.verdict.inherited,
         findings: target.findings(silenced).into_iter().collect(),
+        users: Vec::new(),
+        pod_count: 0,
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,
         last_success: target.last_success,

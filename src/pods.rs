@@ -1,0 +1,3 @@
+//! Which pod, volume and container uses which mount, from the node alone; names are put beside it where a cluster tells.
+
+pub mod names;
