@@ -11,6 +11,7 @@
 //! | listen | [`passive`] | the kernel log; what the kernel says of transports and queues |
 //! | judge | [`verdict`] | nothing: evidence and time in, verdict out |
 //! | report, to the cluster | [`cluster`] | the Kubernetes API |
+//! | remedy | [`remedy`] | umount2(2) in a worker of its own |
 //! | report | [`snapshot`], [`metrics`], [`http`], [`cli`] | memory and sockets |
 //!
 //! [`agent`] builds these parts and owns the loop; [`config`] says how it is meant to run.
@@ -34,9 +35,17 @@ pub mod mounts;
 pub mod passive;
 pub mod pods;
 pub mod probe;
+pub mod remedy;
 pub mod server;
 pub mod snapshot;
 pub mod verdict;
+
+/// Runs a worker if this process was started as one, of whatever kind; `None` otherwise. To be called before any thread
+/// exists.
+#[must_use]
+pub fn worker_entry() -> Option<std::process::ExitCode> {
+    probe::worker_entry().or_else(remedy::release::worker_entry)
+}
 
 /// The fake API server of the integration tests, for the unit tests of `cluster` and `coordinator`.
 #[cfg(test)]

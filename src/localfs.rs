@@ -48,6 +48,18 @@ pub fn count_kernel_dir(path: &Path) -> io::Result<usize> {
     Ok(count)
 }
 
+/// The entries of a kernel directory that are numbers: processes in `/proc`, threads in `/proc/PID/task`.
+///
+/// # Errors
+/// What open(2) or getdents(2) say.
+pub fn kernel_dir_numbers(path: &Path) -> io::Result<Vec<i32>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(numbers)
+}
+
 /// Reads a local file that a person named, up to `limit` bytes.
 ///
 /// # Errors

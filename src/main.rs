@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = mountwarden::probe::worker_entry() {
+    if let Some(code) = mountwarden::worker_entry() {
         return code;
     }
     mountwarden::cli::main()

@@ -11,6 +11,7 @@ pub mod pool;
 pub mod schedule;
 pub mod sentinel;
 mod signals;
+pub(crate) mod spawn;
 pub mod steps;
 pub mod trial;
 pub mod wire;

@@ -45,7 +45,7 @@ impl Image {
 
     /// A program that behaves as a worker must not.
     #[cfg(test)]
-    pub(super) fn impostor(path: PathBuf) -> Image {
+    pub(crate) fn impostor(path: PathBuf) -> Image {
         Image { path, _memory: None }
     }
 }

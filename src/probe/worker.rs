@@ -3,20 +3,16 @@
 //! It may be killed at any moment and may never come back from a system call. So it holds nothing: no descriptor but
 //! those two and what the step at hand needs, no lock, no file of anybody.
 #![expect(clippy::disallowed_methods, reason = "this is the code that touches mounts, in an expendable process")]
-#![expect(unsafe_code, reason = "close_range has no safe wrapper")]
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
 use rustix::io::Errno;
 
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, steps, trial};
+use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, spawn, steps, trial};
 use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
@@ -42,12 +38,7 @@ const OPERATION: usize = 62;
 /// Runs the worker if this process was started as one; `None` otherwise. To be called before any thread exists.
 #[must_use]
 pub fn worker_entry() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != WORKER_ARGUMENT {
-        return None;
-    }
-    let parent = arguments.next().and_then(|text| text.to_str()?.parse::<i32>().ok());
-    Some(match parent.map(start) {
+    Some(match spawn::parent_of(WORKER_ARGUMENT)?.map(start) {
         Some(Ok(())) => ExitCode::SUCCESS,
         // There is nobody to tell: stderr is closed, and the agent counts a worker that ends.
         Some(Err(_)) | None => ExitCode::FAILURE,
@@ -56,26 +47,10 @@ pub fn worker_entry() -> Option<ExitCode> {
 
 /// Cuts the process off from everything but its socket, then serves.
 fn start(parent: i32) -> Result<(), Errno> {
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(errno)?;
-    // The parent may have died before that took effect.
-    if nix::unistd::getppid().as_raw() != parent {
+    if !spawn::cut_off(parent, c"mountwarden-prb")? {
         return Ok(());
     }
-    // Its root and start directory may lie on a mount that dies later; `/` of the agent does not.
-    std::env::set_current_dir("/").map_err(|_| Errno::IO)?;
-    let _ = prctl::set_name(c"mountwarden-prb");
-    // A worker that dumps core on a dead mount would be one more problem.
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    // SAFETY: no object in this process owns a descriptor above 1 yet: it has just been started and only read its
-    // arguments. stderr is among those closed, so that a stuck worker holds nobody's pipe open.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 2, u32::MAX, 0);
-    }
     Worker { socket: rustix::stdio::stdin(), note: rustix::stdio::stdout(), seq: 0 }.serve()
-}
-
-fn errno(error: nix::errno::Errno) -> Errno {
-    Errno::from_raw_os_error(error as i32)
 }
 
 struct Worker<'fd> {

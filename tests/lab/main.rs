@@ -17,6 +17,7 @@ mod interrupt;
 mod kernel;
 mod machine;
 mod matrix;
+mod releases;
 mod report;
 mod rpcs;
 mod runner;
@@ -69,6 +70,21 @@ enum Command {
         #[arg(long, value_name = "REGEX")]
         only: Option<regex::Regex>,
     },
+    /// Let go of pods' dead mounts, version by version, with users stuck on them in every way.
+    Releases {
+        /// The binary that goes along; the workers are the lab's own.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+        /// Only these NFS versions.
+        #[arg(long = "version")]
+        versions: Vec<String>,
+        /// Only the cases whose name matches (`^fsync`).
+        #[arg(long, value_name = "REGEX")]
+        only: Option<regex::Regex>,
+        /// How often each case is run.
+        #[arg(long, default_value_t = 1)]
+        runs: usize,
+    },
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -88,6 +104,10 @@ enum Guest {
     Churn { directory: PathBuf, rounds: u64 },
     /// Asks the server of a mount, without FAULT for later comparison.
     Ask { mountpoint: PathBuf, fault: Option<String> },
+    /// The cases of `releases`.
+    Releases { only: String, runs: usize },
+    /// A pod's process that dirties FILES files in DIRECTORY and gets stuck.
+    Writer(releases::Writer),
     /// Counts requests while the agent watches a mount.
     Rpcs { mountpoint: String },
     /// A trial mount of what is mounted at MOUNTPOINT, whose root has the file id ROOT.
@@ -95,11 +115,11 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 8] = ["run", "demo", "rpcs", "trials", "asks", "guest", "help", "--help"];
+const COMMANDS: [&str; 9] = ["run", "demo", "rpcs", "trials", "releases", "asks", "guest", "help", "--help"];
 
 fn main() -> ExitCode {
     // Workers start from the program that has the pool: here this one.
-    if let Some(code) = mountwarden::probe::worker_entry() {
+    if let Some(code) = mountwarden::worker_entry() {
         return code;
     }
     // A test runner gives no command, but a filter or `--list`. There are no tests in here for it.
@@ -125,6 +145,11 @@ impl Command {
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Trials { agent } => return trials::run(&agent),
+            Command::Releases { agent, versions, only, runs } => {
+                return releases::run(&agent, &versions, only.as_ref(), runs);
+            }
+            Command::Guest(Guest::Releases { only, runs }) => releases::cases(&only, runs)?,
+            Command::Guest(Guest::Writer(writer)) => writer.run()?,
             Command::Asks { agent, only } => return asks::run(&agent, only.as_ref()),
             Command::Guest(Guest::Ask { mountpoint, fault }) => asks::ask(&mountpoint, fault.as_deref())?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,

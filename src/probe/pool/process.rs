@@ -8,10 +8,11 @@ use std::process::Stdio;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::task::JoinHandle;
 
 use crate::probe::note::{Entered, Note};
+use crate::probe::spawn;
 use crate::probe::wire::{self, Answer, Decoder, Job, Message, Request, WireError};
 use crate::probe::worker::WORKER_ARGUMENT;
 
@@ -55,17 +56,9 @@ impl Process {
         ours.set_nonblocking(true)?;
         let note = Note::new()?;
         let socket = UnixStream::from_std(ours)?;
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that starts workers")]
-        let child = Command::new(image)
-            .arg0("mountwarden")
-            .arg(WORKER_ARGUMENT)
-            .arg(std::process::id().to_string())
-            .env_clear()
+        let child = spawn::command(image, WORKER_ARGUMENT)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::from(note.share()?))
-            .stderr(Stdio::null())
-            // A signal for the agent's process group (Ctrl-C) is the agent's to handle.
-            .process_group(0)
             .spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(io::ErrorKind::NotFound)?;
         Ok(Process { child, pid, socket, decoder: Decoder::default(), note, seq: 0 })

@@ -1,0 +1,4 @@
+//! The node's part of a rescue: what may be done about a dead mount, and the system calls that do it.
+
+pub mod processes;
+pub mod release;
