@@ -1,4 +1,5 @@
 //! The node's part of a rescue: what may be done about a dead mount, and the system calls that do it.
 
+pub mod gate;
 pub mod processes;
 pub mod release;

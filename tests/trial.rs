@@ -91,7 +91,8 @@ fn spec(fstype: &str, options: &[(&str, Option<&str>)]) -> TrialSpec {
         name: (*name).to_owned(),
         value: value.map(str::to_owned),
     };
-    TrialSpec { fstype: fstype.to_owned(), source: b"trial".to_vec(), options: options.iter().map(option).collect() }
+    let options = options.iter().map(option).collect();
+    TrialSpec { fstype: fstype.to_owned(), source: b"trial".to_vec(), options, look_for: Vec::new() }
 }
 
 const ALL: [Step; 5] = [Step::TrialOpen, Step::TrialMount, Step::TrialRoot, Step::TrialNames, Step::TrialClose];

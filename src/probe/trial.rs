@@ -16,7 +16,7 @@ pub mod words;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub use options::{TrialOption, TrialSpec};
 
 /// Names of a root that an answer lists at most.
 pub const MAX_NAMES: usize = 64;
+
+/// Names that one trial looks up at most; each costs a request.
+pub const MAX_LOOKED_FOR: usize = 16;
 
 /// One getdents64(2) of this size is all that listing reads, however large the directory is.
 const DIRECTORY_BYTES: usize = 32 << 10;
@@ -58,6 +61,8 @@ pub struct TrialReport {
     pub names: Vec<Vec<u8>>,
     /// The root holds more than `names`.
     pub more_names: bool,
+    /// Whether the root has the names that were looked for, in their order; `None` where that could not be told.
+    pub found: Vec<Option<bool>>,
 }
 
 impl TrialReport {
@@ -94,7 +99,7 @@ pub(super) fn run(spec: &TrialSpec, enter: &dyn Fn(Step) -> Result<(), Errno>) -
         trial.report.messages = messages(context.as_fd());
     }
     if let Some(mount) = &mount {
-        trial.look(mount.as_fd())?;
+        trial.look(mount.as_fd(), &spec.look_for)?;
     }
     // Ends sessions with the server, and waits for it if it went away meanwhile.
     trial.step(Step::TrialClose, || {
@@ -110,7 +115,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    fn look(&mut self, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn look(&mut self, mount: BorrowedFd<'_>, look_for: &[Vec<u8>]) -> Result<(), Errno> {
         self.report.root = self.step(Step::TrialRoot, || steps::force(mount))?;
         if self.report.root.is_none() {
             return Ok(());
@@ -118,6 +123,10 @@ impl Trial<'_> {
         self.report.handle = steps::handle(mount).unwrap_or_default();
         if let Some((names, more)) = self.step(Step::TrialNames, || names(mount))? {
             (self.report.names, self.report.more_names) = (names, more);
+        }
+        for name in look_for.iter().take(MAX_LOOKED_FOR) {
+            (self.enter)(Step::TrialNames)?;
+            self.report.found.push(has(mount, name));
         }
         Ok(())
     }
@@ -177,6 +186,18 @@ fn messages(context: BorrowedFd<'_>) -> Vec<String> {
     found
 }
 
+/// Whether a directory has an entry of this name, by the server's word.
+fn has(directory: BorrowedFd<'_>, name: &[u8]) -> Option<bool> {
+    use std::os::unix::ffi::OsStrExt;
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_FORCE_SYNC;
+    let name = std::ffi::OsStr::from_bytes(name);
+    match rustix::fs::statx(directory, name, flags, StatxFlags::TYPE | StatxFlags::INO) {
+        Ok(_) => Some(true),
+        Err(Errno::NOENT) => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// The first names in a directory, and whether there are more.
 fn names(directory: BorrowedFd<'_>) -> Result<(Vec<Vec<u8>>, bool), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -230,8 +251,26 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_looked_for_is_there_or_not_or_cannot_be_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("f"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", scratch.path().join("dangling")).unwrap();
+        let directory = open(scratch.path());
+        let has = |name: &[u8]| super::has(directory.as_fd(), name);
+        assert_eq!(
+            (has(b"f"), has(b"dangling"), has(b"gone"), has(b"f/below")),
+            (Some(true), Some(true), Some(false), None)
+        );
+    }
+
+    #[test]
     fn a_step_that_fails_is_the_failure_and_ends_the_look_but_not_the_closing() {
-        let spec = TrialSpec { fstype: "no-such-type".to_owned(), source: b"srv:/".to_vec(), options: Vec::new() };
+        let spec = TrialSpec {
+            fstype: "no-such-type".to_owned(),
+            source: b"srv:/".to_vec(),
+            options: Vec::new(),
+            look_for: Vec::new(),
+        };
         let entered = std::cell::RefCell::new(Vec::new());
         let report = run(&spec, &|step| {
             entered.borrow_mut().push(step);
@@ -248,7 +287,12 @@ mod tests {
 
     #[test]
     fn when_nobody_listens_to_the_steps_the_trial_ends() {
-        let spec = TrialSpec { fstype: "tmpfs".to_owned(), source: b"none".to_vec(), options: Vec::new() };
+        let spec = TrialSpec {
+            fstype: "tmpfs".to_owned(),
+            source: b"none".to_vec(),
+            options: Vec::new(),
+            look_for: Vec::new(),
+        };
         assert_eq!(run(&spec, &|_| Err(Errno::PIPE)), Err(Errno::PIPE));
     }
 }

@@ -64,7 +64,12 @@ mod tests {
     async fn without_a_worker_nothing_is_said_about_the_server() {
         let limits = Limits { warm: 1, max: 1, per_owner: 1 };
         let pool = Pool::new(Image::impostor("/nonexistent/worker".into()), limits);
-        let spec = TrialSpec { fstype: "nfs4".to_owned(), source: b"srv:/".to_vec(), options: Vec::new() };
+        let spec = TrialSpec {
+            fstype: "nfs4".to_owned(),
+            source: b"srv:/".to_vec(),
+            options: Vec::new(),
+            look_for: Vec::new(),
+        };
         let deadline = Duration::from_secs(1);
         let attempt = attempt(&pool, spec, "test", deadline).await;
         assert!(matches!(attempt, Attempt::NotMade(_)), "{attempt:?}");

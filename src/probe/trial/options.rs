@@ -18,6 +18,8 @@ pub struct TrialSpec {
     pub source: Vec<u8>,
     /// Options for fsconfig(2), in their order; read-only is added to them.
     pub options: Vec<TrialOption>,
+    /// Names that are looked up in the root, at most [`MAX_LOOKED_FOR`](super::MAX_LOOKED_FOR).
+    pub look_for: Vec<Vec<u8>>,
 }
 
 /// One option: a flag, or a name with a value.
@@ -64,6 +66,7 @@ impl TrialSpec {
             fstype: mount.fstype.clone(),
             source: mount.source.as_bytes().to_vec(),
             options: of_superblock(&mount.super_options, address),
+            look_for: Vec::new(),
         })
     }
 
@@ -79,7 +82,12 @@ impl TrialSpec {
             options.push(TrialOption::flag("nolock"));
         }
         options.push(address_option(address));
-        TrialSpec { fstype: fstype_of(version).to_owned(), source: source_of(server, export), options }
+        TrialSpec {
+            fstype: fstype_of(version).to_owned(),
+            source: source_of(server, export),
+            options,
+            look_for: Vec::new(),
+        }
     }
 
     /// What mount.efs hands to the kernel without TLS (efs-utils, `get_nfs_mount_options`), and the EFS CSI driver with it.
@@ -95,7 +103,13 @@ impl TrialSpec {
             TrialOption::flag("noresvport"),
             address_option(address),
         ];
-        TrialSpec { fstype: "nfs4".to_owned(), source: source_of(server, export), options }
+        TrialSpec { fstype: "nfs4".to_owned(), source: source_of(server, export), options, look_for: Vec::new() }
+    }
+
+    /// The same trial, which also says which of these names its root has.
+    #[must_use]
+    pub fn looking_for(self, names: Vec<Vec<u8>>) -> TrialSpec {
+        TrialSpec { look_for: names, ..self }
     }
 
     /// The options as one list, for people.
@@ -176,7 +190,7 @@ mod tests {
 
     fn again(options: &str, address: &str) -> String {
         let options = of_superblock(OsStr::new(options), address.parse().unwrap());
-        TrialSpec { fstype: String::new(), source: Vec::new(), options }.shown()
+        TrialSpec { fstype: String::new(), source: Vec::new(), options, look_for: Vec::new() }.shown()
     }
 
     #[test]
