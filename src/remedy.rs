@@ -3,3 +3,4 @@
 pub mod gate;
 pub mod processes;
 pub mod release;
+pub mod unstick;

@@ -1,0 +1,236 @@
+//! Whether a pod that stays in Terminating may be helped by taking its dead mounts away, and how. Pure.
+//!
+//! The kubelet cleans up by itself as long as it can; this is for what it cannot: it looks at the path before it unmounts
+//! it, and sits in the kernel as long as the server is away (KUBELET.md 3). Everything here is looked at right before
+//! the act; what can change between this decision and the call the worker looks at again ([`super::release`]).
+
+mod guard;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use guard::Guard;
+
+use super::processes::Left;
+use super::release::Manner;
+use crate::mounts::Dev;
+use crate::mounts::kubelet::{is_volume, pod_uid};
+use crate::verdict::State;
+
+/// The pod's own grace must be over for so long.
+pub const AFTER_GRACE: Duration = Duration::from_secs(30);
+
+/// Somebody must have been blocked on the superblock within so long, or there is nothing to abort.
+pub const BLOCKED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A directory of a pod that nobody knows counts as orphaned after so long.
+pub const ORPHAN_AFTER: Duration = Duration::from_secs(600);
+
+/// What the configuration, the annotations and the kill switch allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowed {
+    /// `remedy.mode` is `dry-run` or `enforce`.
+    pub mode: bool,
+    /// The kill switch was read right now, and is not set.
+    pub not_stopped: bool,
+    /// Annotations of pod, namespace and node allow it, and somebody opted in where that is demanded.
+    pub permitted: bool,
+    /// `unstick.hung`.
+    pub hung: bool,
+    /// `unstick.hung_after`.
+    pub hung_after: Duration,
+    /// `unstick.orphans`.
+    pub orphans: bool,
+}
+
+/// What the API server says of the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pod {
+    /// It exists.
+    Known {
+        /// How long ago its `deletionTimestamp` passed. That lies at the end of its grace period (Kubernetes API, ObjectMeta).
+        /// `None`: it is not being deleted, or not yet over.
+        overdue: Option<Duration>,
+        /// A StatefulSet made it: its name and its volume are given to the next one at once.
+        stateful: bool,
+    },
+    /// A fresh, complete list of this node's pods does not have it, and no static pod's hash is its UID; for how long.
+    Orphan(Duration),
+    /// Nobody knows: no list, or an old one.
+    Unknown,
+}
+
+/// One dead mount of the pod in the host's table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadMount {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its id.
+    pub mount_id: u64,
+    /// Its id that is never reused, where the kernel has one.
+    pub unique_mount_id: Option<u64>,
+    /// Its superblock.
+    pub dev: Dev,
+    /// Its verdict, and since when it holds.
+    pub state: State,
+    /// For how long.
+    pub for_how_long: Duration,
+    /// The verdict is fresh, and not that of another mount.
+    pub judged: bool,
+    /// A FUSE mount: it has a daemon, and no connection to a server.
+    pub fuse: bool,
+    /// Everything else that has a mount of this superblock, by name; `None` where a mount table could not be read. Copies of
+    /// this pod's own paths that services of the host hold do not count.
+    pub others: Option<Vec<String>>,
+    /// How long ago a worker, or a thread of the kubelet, was last seen blocked on it; `None`: never.
+    pub blocked: Option<Duration>,
+    /// A TCP connection of this client to the server is up; `None` where that could not be told.
+    pub connected: Option<bool>,
+}
+
+/// Everything about one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// Its UID, as its directories have it.
+    pub uid: String,
+    /// What the API server says of it.
+    pub pod: Pod,
+    /// Its processes, read right now, or why they could not be.
+    pub left: Result<Left, String>,
+    /// Its dead mounts.
+    pub mounts: Vec<DeadMount>,
+}
+
+/// A guard that says no, and to what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The guard.
+    pub guard: Guard,
+    /// What is particular about this case; may be empty.
+    pub detail: String,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The mounts that block somebody, in their order, to be aborted; and those that answer, to be detached. One release
+    /// each: what answers is never forced.
+    pub releases: Vec<(Manner, Vec<DeadMount>)>,
+}
+
+/// Decides. Every guard is asked in the order of [`Guard::ALL`]; the first that says no is told.
+///
+/// # Errors
+/// The guard that forbids it.
+pub fn plan(case: &Case, allowed: &Allowed) -> Result<Plan, Refusal> {
+    may_act(allowed)?;
+    may_be_helped(case, allowed)?;
+    let left = case.left.as_ref().map_err(|error| refusal(Guard::ProcessesUnknown, error.clone()))?;
+    if let Some(pid) = left.alive.first() {
+        return no(Guard::ProcessAlive, format!("{} of them, the first is {pid}", left.alive.len()));
+    }
+    if case.mounts.is_empty() {
+        return no(Guard::NothingDead, String::new());
+    }
+    for mount in &case.mounts {
+        mount_may_go(case, mount, allowed, left)?;
+    }
+    let manner = |mount: &DeadMount| if mount.state == State::Hung { Manner::Abort } else { Manner::Detach };
+    let of = |wanted: Manner| {
+        let mut mounts: Vec<DeadMount> = case.mounts.iter().filter(|mount| manner(mount) == wanted).cloned().collect();
+        mounts.sort_by_key(|mount| order(&mount.path));
+        (wanted, mounts)
+    };
+    // First what blocks: a killed writer lets go of the other mounts too.
+    let releases = [of(Manner::Abort), of(Manner::Detach)].into_iter().filter(|(_, mounts)| !mounts.is_empty());
+    Ok(Plan { releases: releases.collect() })
+}
+
+/// subPaths are mounts of a mount and go first; the deepest of each first.
+fn order(path: &Path) -> (bool, std::cmp::Reverse<usize>, PathBuf) {
+    (is_volume(path), std::cmp::Reverse(path.components().count()), path.to_owned())
+}
+
+fn may_act(allowed: &Allowed) -> Result<(), Refusal> {
+    check(allowed.mode, Guard::Mode)?;
+    check(allowed.not_stopped, Guard::KillSwitch)?;
+    check(allowed.permitted, Guard::Forbidden)
+}
+
+fn may_be_helped(case: &Case, allowed: &Allowed) -> Result<(), Refusal> {
+    match &case.pod {
+        Pod::Unknown => no(Guard::PodUnknown, String::new()),
+        Pod::Known { overdue: None, .. } => no(Guard::NotTerminating, String::new()),
+        Pod::Known { overdue: Some(overdue), .. } if *overdue < AFTER_GRACE => {
+            no(Guard::Grace, format!("{} s of {} s", overdue.as_secs(), AFTER_GRACE.as_secs()))
+        }
+        Pod::Known { .. } => Ok(()),
+        Pod::Orphan(_) if !allowed.orphans => no(Guard::Orphan, String::new()),
+        Pod::Orphan(age) if *age < ORPHAN_AFTER => {
+            no(Guard::OrphanYoung, format!("{} s of {} s", age.as_secs(), ORPHAN_AFTER.as_secs()))
+        }
+        Pod::Orphan(_) => Ok(()),
+    }
+}
+
+fn mount_may_go(case: &Case, mount: &DeadMount, allowed: &Allowed, left: &Left) -> Result<(), Refusal> {
+    let path = || mount.path.display().to_string();
+    let ours = pod_uid(&mount.path).is_some_and(|uid| uid == case.uid);
+    check_with(ours, Guard::NotThePods, path)?;
+    check_with(mount.judged, Guard::NotJudged, path)?;
+    match mount.state {
+        State::Stale | State::Lost if left.processes.is_empty() => return Ok(()),
+        State::Stale | State::Lost => {
+            return no(Guard::ProcessLeft, format!("{} of them, on {}", left.processes.len(), path()));
+        }
+        State::Hung => {}
+        other => return no(Guard::NotDead, format!("{} is {other}", path())),
+    }
+    check_with(allowed.hung, Guard::Hung, path)?;
+    let stateful = matches!(case.pod, Pod::Known { stateful: true, .. });
+    check_with(!stateful, Guard::Stateful, path)?;
+    let young = || format!("{}: {} s of {} s", path(), mount.for_how_long.as_secs(), allowed.hung_after.as_secs());
+    check_with(mount.for_how_long >= allowed.hung_after, Guard::HungYoung, young)?;
+    match &mount.others {
+        None => return no(Guard::SharedUnknown, path()),
+        Some(others) if !others.is_empty() => return no(Guard::Shared, format!("{}: {}", path(), named(others))),
+        Some(_) => {}
+    }
+    let blocked = mount.blocked.is_some_and(|ago| ago <= BLOCKED_WITHIN);
+    check_with(blocked, Guard::NobodyBlocked, path)?;
+    match mount.connected {
+        _ if mount.fuse => Ok(()),
+        Some(false) => Ok(()),
+        Some(true) => no(Guard::Connected, path()),
+        None => no(Guard::ConnectionUnknown, path()),
+    }
+}
+
+/// The first few names.
+fn named(others: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = others.iter().take(SHOWN).map(String::as_str).collect();
+    match others.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn check(holds: bool, guard: Guard) -> Result<(), Refusal> {
+    check_with(holds, guard, String::new)
+}
+
+fn check_with(holds: bool, guard: Guard, detail: impl FnOnce() -> String) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(refusal(guard, detail())) }
+}
+
+fn no<T>(guard: Guard, detail: String) -> Result<T, Refusal> {
+    Err(refusal(guard, detail))
+}
+
+fn refusal(guard: Guard, detail: String) -> Refusal {
+    Refusal { guard, detail }
+}
+
+#[cfg(test)]
+mod tests;

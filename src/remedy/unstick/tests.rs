@@ -1,0 +1,168 @@
+use super::*;
+use proptest::prelude::*;
+
+const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
+
+fn path(below: &str) -> PathBuf {
+    PathBuf::from(format!("/var/lib/kubelet/pods/{UID}/{below}"))
+}
+
+fn hung(below: &str) -> DeadMount {
+    DeadMount {
+        path: path(below),
+        mount_id: 7,
+        unique_mount_id: None,
+        dev: Dev { major: 0, minor: 44 },
+        state: State::Hung,
+        for_how_long: Duration::from_secs(1000),
+        judged: true,
+        fuse: false,
+        others: Some(Vec::new()),
+        blocked: Some(Duration::from_secs(1)),
+        connected: Some(false),
+    }
+}
+
+fn stale(below: &str) -> DeadMount {
+    DeadMount { state: State::Stale, blocked: None, connected: Some(true), others: None, ..hung(below) }
+}
+
+const VOLUME: &str = "volumes/kubernetes.io~nfs/data";
+
+fn case(mounts: Vec<DeadMount>) -> Case {
+    let pod = Pod::Known { overdue: Some(Duration::from_secs(60)), stateful: false };
+    Case { uid: UID.to_owned(), pod, left: Ok(Left::default()), mounts }
+}
+
+const ALL: Allowed = Allowed {
+    mode: true,
+    not_stopped: true,
+    permitted: true,
+    hung: true,
+    hung_after: Duration::from_secs(900),
+    orphans: true,
+};
+
+fn stuck(pids: &[i32]) -> Left {
+    Left { processes: pids.to_vec(), ..Left::default() }
+}
+
+/// For each guard a case in which only that guard stands between the pod and its release.
+fn only(guard: Guard) -> (Case, Allowed) {
+    let (mut this, mut allowed) = (case(vec![hung(VOLUME)]), ALL);
+    let second = Duration::from_secs(1);
+    match guard {
+        Guard::Mode => allowed.mode = false,
+        Guard::KillSwitch => allowed.not_stopped = false,
+        Guard::Forbidden => allowed.permitted = false,
+        Guard::PodUnknown => this.pod = Pod::Unknown,
+        Guard::NotTerminating => this.pod = Pod::Known { overdue: None, stateful: false },
+        Guard::Grace => this.pod = Pod::Known { overdue: Some(AFTER_GRACE - second), stateful: false },
+        Guard::Orphan => (this.pod, allowed.orphans) = (Pod::Orphan(ORPHAN_AFTER), false),
+        Guard::OrphanYoung => this.pod = Pod::Orphan(ORPHAN_AFTER - second),
+        Guard::ProcessesUnknown => this.left = Err("/proc/7/cgroup: Permission denied".to_owned()),
+        Guard::ProcessAlive => this.left = Ok(Left { alive: vec![9], ..stuck(&[9]) }),
+        Guard::NothingDead => this.mounts.clear(),
+        Guard::NotThePods => this.uid = UID.replace('0', "1"),
+        Guard::NotJudged => this.mounts = vec![DeadMount { judged: false, ..hung(VOLUME) }],
+        Guard::NotDead => this.mounts = vec![DeadMount { state: State::Healthy, ..hung(VOLUME) }],
+        Guard::ProcessLeft => (this.mounts, this.left) = (vec![stale(VOLUME)], Ok(stuck(&[9]))),
+        Guard::Hung => allowed.hung = false,
+        Guard::Stateful => this.pod = Pod::Known { overdue: Some(Duration::from_secs(60)), stateful: true },
+        Guard::HungYoung => {
+            this.mounts = vec![DeadMount { for_how_long: ALL.hung_after - second, ..hung(VOLUME) }];
+        }
+        Guard::SharedUnknown => this.mounts = vec![DeadMount { others: None, ..hung(VOLUME) }],
+        Guard::Shared => {
+            let others = ["shop/a", "shop/b", "/mnt/x", "shop/c"].map(str::to_owned).to_vec();
+            this.mounts = vec![DeadMount { others: Some(others), ..hung(VOLUME) }];
+        }
+        Guard::NobodyBlocked => {
+            this.mounts = vec![DeadMount { blocked: Some(BLOCKED_WITHIN + second), ..hung(VOLUME) }];
+        }
+        Guard::ConnectionUnknown => this.mounts = vec![DeadMount { connected: None, ..hung(VOLUME) }],
+        Guard::Connected => this.mounts = vec![DeadMount { connected: Some(true), ..hung(VOLUME) }],
+    }
+    (this, allowed)
+}
+
+#[test]
+fn each_guard_alone_forbids_it() {
+    assert!(plan(&case(vec![hung(VOLUME)]), &ALL).is_ok());
+    for guard in Guard::ALL {
+        let (case, allowed) = only(*guard);
+        assert_eq!(plan(&case, &allowed).map_err(|refusal| refusal.guard), Err(*guard), "{guard}");
+        assert!(!guard.says().is_empty() && !guard.advice().is_empty());
+    }
+}
+
+#[test]
+fn a_refusal_says_what_is_particular_about_it() {
+    let (case, allowed) = only(Guard::Shared);
+    let refusal = plan(&case, &allowed).unwrap_err();
+    assert!(refusal.detail.ends_with("data: shop/a, shop/b, /mnt/x and 1 more"), "{}", refusal.detail);
+}
+
+#[test]
+fn killed_writers_in_the_kernel_are_no_obstacle_for_what_hangs() {
+    let case = Case { left: Ok(stuck(&[17, 18])), ..case(vec![hung(VOLUME)]) };
+    let plan = plan(&case, &ALL).unwrap();
+    assert_eq!(plan.releases.len(), 1);
+    assert_eq!(plan.releases[0].0, Manner::Abort);
+}
+
+#[test]
+fn a_fuse_mount_has_no_connection_to_wait_for() {
+    let fuse = DeadMount { fuse: true, connected: None, ..hung("volumes/kubernetes.io~csi/pv/mount") };
+    assert!(plan(&case(vec![fuse]), &ALL).is_ok());
+}
+
+#[test]
+fn what_answers_is_detached_even_where_hung_mounts_are_not_released() {
+    let allowed = Allowed { hung: false, ..ALL };
+    let plan = plan(&case(vec![stale(VOLUME)]), &allowed).unwrap();
+    assert_eq!(plan.releases, [(Manner::Detach, vec![stale(VOLUME)])]);
+}
+
+#[test]
+fn sub_paths_go_before_their_volume_and_what_blocks_goes_first() {
+    let (sub, deep) = (hung("volume-subpaths/data/app/0"), hung("volume-subpaths/data/app/0/below"));
+    let mounts = vec![stale("volumes/kubernetes.io~nfs/other"), hung(VOLUME), sub.clone(), deep.clone()];
+    let plan = plan(&case(mounts), &ALL).unwrap();
+    assert_eq!(
+        plan.releases,
+        [
+            (Manner::Abort, vec![deep, sub, hung(VOLUME)]),
+            (Manner::Detach, vec![stale("volumes/kubernetes.io~nfs/other")]),
+        ]
+    );
+}
+
+#[test]
+fn one_mount_that_may_not_go_keeps_all_of_them() {
+    let shared = DeadMount { others: Some(vec!["/mnt/x".to_owned()]), ..hung("volumes/kubernetes.io~nfs/other") };
+    let refused = plan(&case(vec![hung(VOLUME), shared]), &ALL);
+    assert_eq!(refused.unwrap_err().guard, Guard::Shared);
+}
+
+proptest! {
+    #[test]
+    fn however_the_guards_are_combined_one_of_them_is_enough(
+        chosen in proptest::sample::select(Guard::ALL),
+        seconds in 0u64..2000,
+        blocked in proptest::option::of(0u64..30),
+        pids in 0usize..3,
+    ) {
+        let (mut case, allowed) = only(chosen);
+        for mount in &mut case.mounts {
+            mount.for_how_long = mount.for_how_long.min(Duration::from_secs(seconds));
+            mount.blocked = mount.blocked.and(blocked.map(Duration::from_secs));
+        }
+        if let Ok(left) = &mut case.left {
+            left.processes.extend((0..pids).map(|pid| i32::try_from(pid).unwrap() + 100));
+        }
+        if !matches!(chosen, Guard::NobodyBlocked | Guard::HungYoung) {
+            prop_assert!(plan(&case, &allowed).is_err());
+        }
+    }
+}
