@@ -58,11 +58,15 @@ impl Gate {
         Gate { first: None, open: None, next: now, in_flight: false, closed: "no trial mount was made yet".to_owned() }
     }
 
-    /// Whether a trial is to be made now. The caller makes it, and gives its end to [`Gate::take`].
-    pub fn due(&mut self, now: Now) -> bool {
-        let due = !self.in_flight && self.next <= now;
-        self.in_flight |= due;
-        due
+    /// Whether a trial is to be made now.
+    #[must_use]
+    pub fn is_due(&self, now: Now) -> bool {
+        !self.in_flight && self.next <= now
+    }
+
+    /// A trial is under way; its end is given to [`Gate::take`].
+    pub fn begin(&mut self) {
+        self.in_flight = true;
     }
 
     /// When the next trial is due; `None` while one is under way.
@@ -289,11 +293,11 @@ mod tests {
     #[test]
     fn one_trial_at_a_time() {
         let mut gate = Gate::new(at(5));
-        assert!(!gate.due(at(4)));
-        assert!(gate.due(at(5)));
-        assert!(!gate.due(at(500)) && gate.next_wake().is_none());
+        assert!(!gate.is_due(at(4)) && gate.is_due(at(5)));
+        gate.begin();
+        assert!(!gate.is_due(at(500)) && gate.next_wake().is_none());
         gate.take(Err("no worker".to_owned()), &known(), GRACE, at(6), 0.0);
-        assert_eq!((gate.due(at(15)), gate.due(at(16)), gate.why_closed()), (false, true, "no worker"));
+        assert_eq!((gate.is_due(at(15)), gate.is_due(at(16)), gate.why_closed()), (false, true, "no worker"));
     }
 
     proptest! {

@@ -6,10 +6,11 @@
 //! decided here; but what can change between decision and call is looked at again right before each call: the mount is
 //! still the one that was judged, and no process of the pod can still act.
 //!
-//! All of it happens in a worker process of its own, in the host's mount namespace. It ends with the last descriptor, and
-//! that end may block (v4.1 tears its session down): so nobody waits for it without a limit.
+//! All of it happens in a worker process of its own, in the host's mount namespace. A second process holds the same
+//! descriptors and closes them last, which may take seconds; nobody waits for that.
 
 mod call;
+mod keeper;
 pub mod worker;
 
 use std::io;
@@ -34,10 +35,6 @@ use worker::WORKER_ARGUMENT;
 
 /// Most mounts of one pod that are let go in one go: a pod has at most a few hundred volumes and subPaths.
 pub const MAX_MOUNTS: usize = 512;
-
-/// The worker holds its descriptors for 2 s more and may take so long to close them (0.05 s or 3 s were measured); then it
-/// is killed.
-const CLOSING: Duration = Duration::from_secs(6);
 
 /// What to let go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +169,9 @@ pub enum Stop {
         /// The path, escaped.
         path: String,
     },
+    /// No process could be started that closes the descriptors last.
+    #[error("cannot start a process that keeps the mounts until the end: errno {0}")]
+    Keeper(i32),
     /// The path could not be opened.
     #[error("cannot open {path}: errno {errno}")]
     Open {
@@ -207,11 +207,11 @@ pub enum Stop {
 /// How a release ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The worker said all that it had to say. `gone` resolves when it has ended too.
+    /// The worker said all that it had to say. `gone` resolves when it has ended too. The descriptors are closed some seconds later.
     Ended {
         /// Everything it did, with the time since the start.
         events: Vec<(Duration, Event)>,
-        /// Resolves (or is closed) when the last descriptor is let go and the worker is reaped.
+        /// Resolves (or is closed) when the worker is reaped.
         gone: oneshot::Receiver<()>,
     },
     /// It fell silent, or ended early, or said nonsense. It was killed.
@@ -261,12 +261,11 @@ pub async fn release(image: &Image, spec: &ReleaseSpec, mut go_on: impl FnMut(&E
     let why = hear(&mut socket, spec, &mut go_on, &mut events, start).await;
     drop(socket);
     let (sender, gone) = oneshot::channel();
-    let patience = if why.is_some() { Duration::ZERO } else { CLOSING };
+    if why.is_some() {
+        // Fails only when it is dead already.
+        let _ = child.start_kill();
+    }
     tokio::spawn(async move {
-        if timeout(patience, child.wait()).await.is_err() {
-            // Fails only when it is dead already.
-            let _ = child.start_kill();
-        }
         // Fails only when there is no such child any more; nobody may be listening.
         let _ = child.wait().await;
         let _ = sender.send(());

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{CallEnd, Event, Flags, Manner, ReleaseMount, ReleaseSpec, Stop, call};
+use super::{CallEnd, Event, Flags, Manner, ReleaseMount, ReleaseSpec, Stop, call, keeper};
 use crate::localfs;
 use crate::mounts::{View, mountinfo, octal};
 use crate::probe::wire::{self, Decoder, Place};
@@ -20,9 +20,6 @@ use crate::remedy::processes::{self, Left};
 
 /// First argument of the hidden mode.
 pub(super) const WORKER_ARGUMENT: &str = "release-worker";
-
-/// Aborted calls are out of the kernel after so long: 0.7 s at most were measured.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Between two looks at the pod's processes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,18 +41,11 @@ fn start(parent: i32) -> Result<(), Errno> {
     let socket = rustix::stdio::stdin();
     let spec = read_spec(socket)?;
     let worker = Worker { socket, spec: &spec };
-    let mut held = Vec::new();
-    match worker.work(&mut held) {
-        Ok(()) => worker.say(&Event::Finished)?,
-        Err(End::Stop(stop)) => worker.say(&Event::Stopped(stop))?,
-        Err(End::Socket(errno)) => return Err(errno),
+    match worker.work() {
+        Ok(()) => worker.say(&Event::Finished),
+        Err(End::Stop(stop)) => worker.say(&Event::Stopped(stop)),
+        Err(End::Socket(errno)) => Err(errno),
     }
-    // Whoever lets go of a dead v4.1 mount last ends its session with the server, and waits for that. It must be this
-    // process, and not a thread of the kubelet that is on its way out of the call that was aborted.
-    std::thread::sleep(LINGER);
-    // Closed here and not by the end of the process: here SIGKILL ends the wait, in exit nothing does.
-    drop(held);
-    Ok(())
 }
 
 fn read_spec(socket: BorrowedFd<'_>) -> Result<ReleaseSpec, Errno> {
@@ -106,11 +96,10 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Does all of it. The descriptors are the caller's to close.
-    fn work(&self, held: &mut Vec<OwnedFd>) -> Result<(), End> {
+    fn work(&self) -> Result<(), End> {
         self.enter_namespace()?;
         // All descriptors before the first call: whatever happens on the way, no mount is without a path to force it by.
-        let mut there = Vec::new();
+        let (mut there, mut held) = (Vec::new(), Vec::new());
         for (index, mount) in self.spec.mounts.iter().enumerate() {
             // It went away meanwhile, by the kubelet or by a release that was cut short: that is what is wanted.
             if self.listed(mount)? {
@@ -121,9 +110,16 @@ impl Worker<'_> {
                 self.say(&Event::Gone { mount: index })?;
             }
         }
+        if held.is_empty() {
+            return Ok(());
+        }
+        let keeper = keeper::start(&mut held).map_err(|errno| Stop::Keeper(errno.raw_os_error()))?;
         for ((index, mount), descriptor) in there.iter().zip(held.iter()) {
             self.let_go(*index, mount, descriptor)?;
         }
+        // Ours first: they are not the last ones.
+        drop(held);
+        drop(keeper);
         Ok(())
     }
 
