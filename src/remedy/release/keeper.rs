@@ -5,6 +5,7 @@
 //! the worker, which may be killed at any moment. It is this process: it outlives the worker, waits until the aborted
 //! calls are out of the kernel, closes, and is ended by its own alarm if that takes too long.
 #![expect(unsafe_code, reason = "fork")]
+#![expect(clippy::disallowed_methods, reason = "a process of its own that waits for others to let go")]
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
