@@ -9,6 +9,7 @@ pub mod field;
 mod file;
 mod node;
 mod overrides;
+mod remedy;
 pub mod schema;
 mod validate;
 
@@ -20,6 +21,7 @@ use crate::verdict::Finding;
 
 pub use error::{ConfigError, ConfigErrors, Origin, Problem};
 pub use overrides::Overrides;
+pub use remedy::{OnReplaced, Remedy, RemedyMode, Unstick};
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +64,10 @@ pub struct Config {
     pub local_mounts: Vec<String>,
     /// Findings that are not shown.
     pub silence_findings: Vec<Finding>,
+    /// Rescue of pods.
+    pub remedy: Remedy,
+    /// Release of pods that stay in Terminating.
+    pub unstick: Unstick,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A tracing filter (`info`, `mountwarden=debug`).
@@ -101,6 +107,8 @@ impl Default for Config {
             exclude_mount: Vec::new(),
             local_mounts: Vec::new(),
             silence_findings: Vec::new(),
+            remedy: Remedy::default(),
+            unstick: Unstick::default(),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             without: Vec::new(),

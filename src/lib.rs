@@ -27,6 +27,7 @@ pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod coordinator;
 pub mod http;
 pub mod localfs;
 pub mod logging;

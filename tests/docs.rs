@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mountwarden::{metrics, server, verdict};
+use mountwarden::{coordinator, metrics, server, verdict};
 
 /// Compares a page with the committed one; `MOUNTWARDEN_BLESS=1` writes it instead.
 #[expect(clippy::disallowed_methods, reason = "a test reads and writes the documents of its own repository")]
@@ -35,6 +35,11 @@ fn the_findings_page_is_what_the_findings_say() {
 #[test]
 fn the_server_page_is_what_the_rules_say() {
     same("server.md", &server::conclude::markdown());
+}
+
+#[test]
+fn the_remedy_page_has_every_guard() {
+    same("remedy.md", &coordinator::docs::markdown());
 }
 
 /// All keys of a document, however deep; the keys of maps that are data (states, results, recorded evidence) are not fields.

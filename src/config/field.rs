@@ -33,6 +33,12 @@ pub enum Field {
         /// Its place.
         at: fn(&mut Config) -> &mut String,
     },
+    /// Yes or no.
+    Switch(fn(&mut Config) -> &mut bool),
+    /// When pods are rescued.
+    RemedyMode(fn(&mut Config) -> &mut crate::config::RemedyMode),
+    /// Whether pods are rescued onto other data.
+    OnReplaced(fn(&mut Config) -> &mut crate::config::OnReplaced),
     /// Any text.
     Text(fn(&mut Config) -> &mut String),
     /// A tracing filter.
@@ -65,6 +71,9 @@ impl Field {
             Field::Duration { .. } => "a duration such as 15s or 2m",
             Field::Count { .. } => "a whole number",
             Field::Address { .. } => "an address such as \":12049\" (in quotes)",
+            Field::Switch(_) => "true or false",
+            Field::RemedyMode(_) => "observe, dry-run or enforce",
+            Field::OnReplaced(_) => "same_names, always or never",
             Field::Text(_) => "text (put it in quotes)",
             Field::LogFilter(_) => "a level such as info (in quotes if it is no plain word)",
             Field::Format(_) => "text or json",
@@ -106,6 +115,9 @@ impl Field {
             Field::Duration { min, at } => *at(config) = duration(text, min)?,
             Field::Count { min, max, at } => *at(config) = count(text, min, max)?,
             Field::Address { optional, at } => *at(config) = address(text, optional)?,
+            Field::Switch(at) => *at(config) = switch(text)?,
+            Field::RemedyMode(at) => *at(config) = text.parse()?,
+            Field::OnReplaced(at) => *at(config) = text.parse()?,
             Field::Text(at) => text.clone_into(at(config)),
             Field::LogFilter(at) => {
                 crate::logging::check_filter(text).map_err(|error| error.to_string())?;
@@ -139,6 +151,9 @@ impl Field {
             Field::Duration { at, .. } => humantime::format_duration(*at(&mut config)).to_string().replace(' ', ""),
             Field::Count { at, .. } => at(&mut config).to_string(),
             Field::Address { at, .. } => quoted(at(&mut config)),
+            Field::Switch(at) => at(&mut config).to_string(),
+            Field::RemedyMode(at) => at(&mut config).to_string(),
+            Field::OnReplaced(at) => at(&mut config).to_string(),
             Field::Text(at) | Field::LogFilter(at) => scalar(at(&mut config)),
             Field::Format(at) => at(&mut config).to_string(),
             Field::Path(at) => scalar(&at(&mut config).to_string_lossy()),
@@ -190,6 +205,10 @@ fn duration(text: &str, min: Duration) -> Result<Duration, String> {
         return Err(format!("{text} is too short, the least is {}", humantime::format_duration(min)));
     }
     Ok(value)
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
 fn count(text: &str, min: usize, max: usize) -> Result<usize, String> {

@@ -135,6 +135,7 @@ fn raw(key: &Key, node: Node) -> Result<Option<Raw>, &'static str> {
         // One pattern without brackets is a list of one; a comma in it belongs to the pattern.
         (Node::Text(text), field) if field.is_list() => Ok(Some(Raw::Many(vec![text]))),
         (Node::Text(text), _) => Ok(Some(Raw::One(text))),
+        (Node::Bool(value), Field::Switch(_)) => Ok(Some(Raw::One(value.to_string()))),
         // 15 without its unit gets a better complaint from the duration itself.
         (Node::Number(text), Field::Duration { .. } | Field::Count { .. }) => Ok(Some(Raw::One(text))),
         (other, _) => Err(other.kind()),

@@ -15,7 +15,7 @@ pub(super) type Located = Spanned<Node>;
 #[derive(Debug, Clone)]
 pub(super) enum Node {
     Null,
-    Bool,
+    Bool(bool),
     /// A number, as decimal text.
     Number(String),
     Text(String),
@@ -28,7 +28,7 @@ impl Node {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Node::Null => "nothing",
-            Node::Bool => "true or false",
+            Node::Bool(_) => "true or false",
             Node::Number(_) => "a number",
             Node::Text(_) => "text",
             Node::List(_) => "a list",
@@ -52,8 +52,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
         f.write_str("a YAML value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Bool)
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Node, E> {

@@ -51,7 +51,7 @@ impl Key {
 }
 
 /// All settings, in the order in which the documentation and the example list them.
-pub static KEYS: [Key; 22] = [
+pub static KEYS: [Key; 31] = [
     Key {
         name: "interval",
         flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
@@ -165,6 +165,60 @@ pub static KEYS: [Key; 22] = [
         flag: None,
         field: Field::Findings(|c| &mut c.silence_findings),
         help: "Findings that are meant as they are and not shown (docs/findings.md).",
+    },
+    Key {
+        name: "remedy.mode",
+        flag: flag("remedy-mode", "MOUNTWARDEN_REMEDY_MODE", "MODE"),
+        field: Field::RemedyMode(|c| &mut c.remedy.mode),
+        help: "Rescue of pods: observe does nothing, dry-run says what it would do, enforce does it (docs/remedy.md).",
+    },
+    Key {
+        name: "remedy.require_opt_in",
+        flag: None,
+        field: Field::Switch(|c| &mut c.remedy.require_opt_in),
+        help: "Only pods that say evict or unstick in mountwarden.io/remedy, or whose namespace does, are rescued.",
+    },
+    Key {
+        name: "remedy.evict_on_replaced",
+        flag: None,
+        field: Field::OnReplaced(|c| &mut c.remedy.evict_on_replaced),
+        help: "Evict although a new pod finds another directory: same_names if it has half of the known names, always, never.",
+    },
+    Key {
+        name: "remedy.in_flight",
+        flag: None,
+        field: Field::Count { min: 1, max: 1000, at: |c| &mut c.remedy.in_flight },
+        help: "Evictions in flight in the whole cluster; at most half of them in one namespace.",
+    },
+    Key {
+        name: "remedy.cool_down",
+        flag: None,
+        field: Field::Duration { min: Duration::from_secs(120), at: |c| &mut c.remedy.cool_down },
+        help: "A pod that replaced an evicted one is not evicted for the same server before this has passed.",
+    },
+    Key {
+        name: "remedy.grace",
+        flag: None,
+        field: Field::Duration { min: Duration::from_secs(1), at: |c| &mut c.remedy.grace },
+        help: "Time between the two trial mounts that must agree before a pod is rescued.",
+    },
+    Key {
+        name: "unstick.hung",
+        flag: None,
+        field: Field::Switch(|c| &mut c.unstick.hung),
+        help: "Release pods in Terminating from mounts that hang too; what was not written yet is lost (docs/remedy.md).",
+    },
+    Key {
+        name: "unstick.hung_after",
+        flag: None,
+        field: Field::Duration { min: Duration::from_secs(60), at: |c| &mut c.unstick.hung_after },
+        help: "A mount must have hung for this long before it is released.",
+    },
+    Key {
+        name: "unstick.orphans",
+        flag: None,
+        field: Field::Switch(|c| &mut c.unstick.orphans),
+        help: "Release the mounts of pods that the cluster no longer knows (after a force delete).",
     },
     Key {
         name: "log.format",

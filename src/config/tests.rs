@@ -44,6 +44,8 @@ fn every_setting_of_a_file_arrives() {
          node_name: n1\nproc_root: /host/proc\n\
          mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n  local: [/srv/disk]\n\
          findings: {silence: [soft_writable, hidden]}\n\
+         remedy: {mode: dry-run, require_opt_in: false, evict_on_replaced: never, in_flight: 9, cool_down: 1h, grace: 1m}\n\
+         unstick: {hung: true, hung_after: 20m, orphans: true}\n\
          log: {format: json, level: \"info,mountwarden=debug\"}\n",
     )
     .unwrap();
@@ -67,6 +69,15 @@ fn every_setting_of_a_file_arrives() {
         exclude_mount: vec!["/mnt/x*".to_owned()],
         local_mounts: vec!["/srv/disk".to_owned()],
         silence_findings: vec![Finding::SoftWritable, Finding::Hidden],
+        remedy: Remedy {
+            mode: RemedyMode::DryRun,
+            require_opt_in: false,
+            evict_on_replaced: OnReplaced::Never,
+            in_flight: 9,
+            cool_down: Duration::from_secs(3600),
+            grace: Duration::from_secs(60),
+        },
+        unstick: Unstick { hung: true, hung_after: Duration::from_secs(1200), orphans: true },
         log_format: LogFormat::Json,
         log_level: "info,mountwarden=debug".to_owned(),
         without: Vec::new(),
@@ -237,4 +248,13 @@ fn a_finding_that_does_not_exist_is_named_with_the_nearest() {
         complaints("findings: {silence: 3}\n"),
         ["1:21: findings.silence must be a list of findings such as [soft_writable], not a number"]
     );
+}
+
+#[test]
+fn a_switch_and_a_mode_that_are_none_are_refused_with_the_words_that_there_are() {
+    let said = complaints("remedy: {require_opt_in: maybe, mode: loud, evict_on_replaced: true}\n");
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(said[0].contains("\"maybe\" is neither true nor false"), "{said:?}");
+    assert!(said[1].contains("observe, dry-run, enforce"), "{said:?}");
+    assert!(said[2].contains("same_names, always or never"), "{said:?}");
 }

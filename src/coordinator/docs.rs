@@ -1,0 +1,94 @@
+//! `docs/remedy.md`, made from the guards.
+
+use std::fmt::Write as _;
+
+use super::guard::{Guard, Holds};
+
+const HEAD: &str = "\
+# Rescue
+
+This page is generated; a test compares it with the program.
+
+When a server comes back with another filesystem, pods stay Running on a mount that is dead for ever, and Kubernetes
+does not notice. A new pod would have a working one. mountwarden can evict such pods: off by default, through the
+Eviction API (so PodDisruptionBudgets hold), and only where two trial mounts proved that a new pod will find what it needs.
+A server that is down is alerted on, never answered with evictions.
+
+Agents ask, one coordinator decides. The agents' tokens may evict nobody. The coordinator believes of a request only what
+it cannot read itself: state, cause, and what the trial mounts saw. It reads the pod, its owner, namespace, node, volumes and
+budgets from the API server, and does so again right before each call.
+
+## Switching it on
+
+1. Run `mountwarden coordinate` with `remedy.mode: observe` for at least a cool-down (30 minutes): it begins the history
+   without which nothing is ever done.
+2. `remedy.mode: dry-run`: everything is decided, the API server checks each eviction (`dryRun: All`) and nothing happens. Log, Events and
+   `/api/v1/decisions` say what would have been done.
+3. Opt in: `kubectl annotate namespace NAME mountwarden.io/remedy=evict,unstick`.
+4. `remedy.mode: enforce`.
+
+`mountwarden.io/remedy` stands on a pod, a namespace or a node: `evict`, `unstick`, both with a comma, or `none`. The most
+restrictive holds, `none` wins, and a word that is no known one counts as `none`. An absent annotation restricts nothing;
+`remedy.require_opt_in` (the default) wants `evict` on the pod or its namespace. A node's annotation restricts and never opts in.
+
+**To stop everything at once:** `kubectl -n NAMESPACE create configmap mountwarden-remedy --from-literal=stop=true`. Any
+value but `false` stops. It is read before each eviction, and what cannot be read counts as stopped. For one node: `kubectl annotate
+node NAME mountwarden.io/remedy=none`.
+
+## Why a pod was not evicted
+
+Every rule has a name. It stands in the pod's Event (`MountEvictionRefused`, `MountEvictionBlocked`), in the log, in
+`/api/v1/decisions`, and as label `guard` of `mountwarden_coordinator_decisions_total`. `wait` passes by itself, `permanent` needs somebody.
+They are asked in this order; the first that says no is told.
+
+| guard | holds | not evicted, because | what to do |
+|---|---|---|---|
+";
+
+const TAIL: &str = "
+## How much at a time
+
+* `remedy.in_flight` (5) evictions in flight in the cluster, at most half of them in one namespace, one per node, one per workload.
+  One is in flight until its replacement (same controller, younger than the eviction) is Ready, or two minutes have passed.
+* A replacement is not evicted again for the same server before `remedy.cool_down` (30 m) has passed. The other original pods
+  of its workload follow as soon as it is Ready.
+* Three replacements of a server in a row that do not become Ready, or ask for a rescue themselves, open its breaker: nothing more is
+  evicted for it until a cool-down has passed since the last of them.
+* If more than half of the nodes that mount a server report it dead, all of them must have proven by trial mounts that it works
+  again.
+* A no of a PodDisruptionBudget is asked again after 10 s, 20 s, 40 s, up to 5 minutes, and decided anew each time.
+
+What was done stands in the ConfigMap `mountwarden-history` (one key per mode). It is written before each eviction with
+the version that was read, so two coordinators that both believe to lead cannot exceed these numbers. Where it is deleted, damaged, or
+a clock was set, nothing is done for a whole cool-down. Whoever knows better may shorten that on a new cluster:
+`kubectl -n NAMESPACE create configmap mountwarden-history --from-literal='enforce={\"version\":1,\"began\":0,\"written\":0,\"records\":[]}'`.
+
+## What a node, or a tenant, that lies can get
+
+* A node can ask only for pods that run on it, with a network volume of the server it names (where the specification says so), that opted
+  in, one at a time. Its forged evidence costs a Ready replacement elsewhere; if that comes back to the node, the lie counts
+  as a bad end, and three of them open the breaker.
+* At most 200 requests of a node are read.
+* A node that claims a dead server with a closed gate delays rescues of that server only where it tips the majority of the nodes
+  that mount it; it cannot cause one.
+* A tenant may write annotations on its own pods: that opts its own pods in or out, nobody else's. Text from nodes and
+  tenants is clipped, and stripped of control characters, before it goes into logs and Events.
+* Known limit: a node can open the breaker of a server that it mounts by lying three times within a cool-down. That stops rescues of that server
+  for everybody, and evicts nobody.
+";
+
+/// The page.
+#[must_use]
+pub fn markdown() -> String {
+    let mut page = String::from(HEAD);
+    for guard in Guard::ALL {
+        let holds = match guard.holds() {
+            Holds::Wait => Holds::Wait.as_str().to_owned(),
+            Holds::Permanent => format!("**{}**", Holds::Permanent.as_str()),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "| `{guard}` | {holds} | {} | {} |", guard.says(), guard.advice());
+    }
+    page.push_str(TAIL);
+    page
+}
