@@ -8,7 +8,7 @@ mod events;
 mod intake;
 mod judging;
 mod kernel_log;
-mod listen;
+pub(crate) mod listen;
 mod lookup;
 mod probing;
 mod publish;

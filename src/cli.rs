@@ -1,6 +1,7 @@
 //! Subcommands, flags, exit codes.
 
 mod check;
+mod coordinate;
 mod exit;
 mod help;
 mod nagios;
@@ -39,6 +40,9 @@ enum Command {
     /// Ask the running agent and print its table.
     #[command(after_help = help::STATUS)]
     Status(status::StatusArgs),
+    /// Run the coordinator: decide which pods on dead mounts are evicted; touches no mount and needs a cluster.
+    #[command(after_help = help::COORDINATE)]
+    Coordinate(Settings),
     /// Check the configuration and print what is in force; exits 78 when it is not valid.
     CheckConfig(Settings),
     /// Print docs/metrics.md.
@@ -74,6 +78,7 @@ fn dispatch(command: Command) -> Exit {
         Command::Run(settings) => run::run(settings),
         Command::Check(arguments) => check::check(&arguments),
         Command::Status(arguments) => status::status(&arguments),
+        Command::Coordinate(settings) => coordinate::coordinate(&settings),
         Command::CheckConfig(settings) => run::check_config(&settings),
         Command::MetricsDoc => {
             output::print(&crate::metrics::docs::markdown());

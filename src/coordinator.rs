@@ -10,14 +10,29 @@
 //! | [`request`] | what an agent asks |
 //! | [`history`] | what was done: one value that is written before each eviction, and survives restarts |
 //! | [`plan`] | requests, facts, history and time in; actions and refusals out. No I/O |
+//! | [`read`], [`evict`], [`store`], [`switch`], [`lease`] | the calls to the API server |
+//! | [`run`] | the loop |
+//! | [`board`] | what it shows over HTTP |
 //!
 //! The planner is pure, so every decision can be replayed in a test.
 
+mod act;
+pub mod board;
+pub mod client;
 pub mod docs;
+pub mod evict;
 pub mod facts;
 pub mod guard;
 pub mod history;
+pub mod lease;
 pub mod permission;
 pub mod plan;
+pub mod read;
 pub mod request;
+pub mod run;
+mod serve;
+pub mod store;
+pub mod switch;
 pub mod time;
+mod voice;
+mod watch;

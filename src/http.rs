@@ -7,8 +7,8 @@
 pub mod host;
 pub mod page;
 mod renderer;
-mod routes;
-mod serve;
+pub(crate) mod routes;
+pub(crate) mod serve;
 mod state;
 
 pub use serve::{serve_metrics, serve_ui};

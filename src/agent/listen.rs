@@ -36,7 +36,7 @@ pub(super) fn start(config: &Config, http: &Arc<HttpState>, stopped: &watch::Rec
 }
 
 /// A listener on `address`, sooner or later; `None` when it is empty: that listener is off.
-async fn listen(name: &str, address: &str) -> Option<TcpListener> {
+pub(crate) async fn listen(name: &str, address: &str) -> Option<TcpListener> {
     if address.is_empty() {
         return None;
     }
@@ -49,7 +49,7 @@ async fn listen(name: &str, address: &str) -> Option<TcpListener> {
             }
             Err(error) if !said => {
                 tracing::error!(
-                    "{name}: cannot listen on {address}: {error}; the mounts are watched all the same, and it is tried \
+                    "{name}: cannot listen on {address}: {error}; everything else works all the same, and it is tried \
                      again every {RETRY:?}. See who has the port with `ss -ltnp`, or choose another with --{}",
                     name.replace('_', "-")
                 );

@@ -44,7 +44,7 @@ Exit codes of check and status (as a Nagios plugin; the first that applies):
   3   could not tell: unknown, a PATH that is no monitored mount, no agent, usage or config error
   0   all healthy, or no network mounts (3 with --require)
 
-Exit codes of run:
+Exit codes of run and coordinate:
   0   ended by SIGTERM or SIGINT
   1   could not run, such as a port in use
   64  the command line cannot be understood
@@ -55,6 +55,11 @@ Every flag has an environment twin: --log-level is MOUNTWARDEN_LOG_LEVEL.";
 pub(super) const RUN: &str = "\
 SIGHUP reads the configuration again and keeps the old one if the new is bad.
 SIGTERM ends the agent within a second.
+Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
+
+pub(super) const COORDINATE: &str = "\
+One of several coordinators leads, by a Lease. With remedy.mode observe (the default) it decides and evicts nobody.
+/metrics, /healthz and /readyz are on --listen, /api/v1/decisions is on --listen-ui. See docs/remedy.md.
 Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
 
 pub(super) const CHECK: &str = "\

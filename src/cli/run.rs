@@ -49,7 +49,7 @@ pub(super) fn check_config(settings: &Settings) -> Exit {
     }
 }
 
-fn bad_config(errors: &crate::config::ConfigErrors) -> Exit {
+pub(super) fn bad_config(errors: &crate::config::ConfigErrors) -> Exit {
     complain(&format!("the configuration is not valid:\n{errors}"));
     Exit::Config
 }

@@ -20,6 +20,8 @@ pub struct Facts {
     pub mirror: bool,
     /// Who makes a new one.
     pub owner: Owner,
+    /// UID of the controller; empty where there is none.
+    pub controller: String,
     /// The network volume that the request names, if the pod has it; `None` when it has not.
     pub volume: Option<VolumeServer>,
     /// An emptyDir on disk, a local volume, a volume that ends with the pod.

@@ -56,6 +56,8 @@ pub struct Record {
     pub node: String,
     /// Its workload (`Deployment/web`).
     pub workload: String,
+    /// UID of its controller; empty where there is none.
+    pub controller: String,
     /// The dead server.
     pub server: String,
     /// Whether somebody makes a new pod.

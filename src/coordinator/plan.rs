@@ -105,7 +105,7 @@ impl<'a> Round<'a> {
     #[must_use]
     pub fn plan(&self, cases: &[Case<'a>]) -> Vec<(usize, Decision)> {
         let mut order: Vec<usize> = (0..cases.len()).collect();
-        order.sort_by_key(|at| cases.get(*at).map(|case| self.turn(case.request)));
+        order.sort_by_cached_key(|at| cases.get(*at).map(|case| self.turn(case.request)));
         let mut history = self.history.cloned();
         let mut decisions = Vec::with_capacity(cases.len());
         for at in order {
@@ -178,6 +178,7 @@ impl<'a> Round<'a> {
             uid: request.uid.clone(),
             node: case.node.to_owned(),
             workload: facts.owner.workload.clone(),
+            controller: facts.controller.clone(),
             server: request.server.clone(),
             replaced: facts.owner.kind != super::facts::OwnerKind::None,
             newest: facts.newest_sibling,

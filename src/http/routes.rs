@@ -18,15 +18,15 @@ pub(super) enum Site {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// The page has no script, no image and no form; its only style stands in it.
 const CONTENT_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers a request; its body, if any, is never read.
 pub(super) fn answer<B>(site: Site, state: &HttpState, request: &Request<B>) -> Answer {
@@ -116,15 +116,15 @@ fn not_yet() -> Answer {
     text(StatusCode::SERVICE_UNAVAILABLE, "no snapshot yet: the agent is starting, ask again in a second\n".to_owned())
 }
 
-fn not_found(endpoints: &str) -> Answer {
+pub(crate) fn not_found(endpoints: &str) -> Answer {
     text(StatusCode::NOT_FOUND, format!("not found; endpoints here: {endpoints}\n"))
 }
 
-fn text(status: StatusCode, words: String) -> Answer {
+pub(crate) fn text(status: StatusCode, words: String) -> Answer {
     respond(status, TEXT, words.into())
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
+pub(crate) fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();

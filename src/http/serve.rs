@@ -6,8 +6,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,17 +43,43 @@ const READ_BUFFER: usize = 16 * 1024;
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 42\r\nconnection: close\r\n\r\ntoo many connections; try again in a while";
 
+/// What a listener serves.
+pub(crate) trait Pages: Send + Sync + 'static {
+    /// Answers from memory, at once.
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>>;
+
+    /// A connection was refused because too many were open.
+    fn count_refused(&self);
+}
+
+/// The agent's pages of one listener.
+struct AgentPages {
+    site: Site,
+    state: Arc<HttpState>,
+}
+
+impl Pages for AgentPages {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        routes::answer(self.site, &self.state, request)
+    }
+
+    fn count_refused(&self) {
+        self.state.count_refused();
+    }
+}
+
 /// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown` says true or its sender is gone.
 pub async fn serve_metrics(listener: TcpListener, state: Arc<HttpState>, shutdown: watch::Receiver<bool>) {
-    serve(Site::Metrics, listener, state, shutdown).await;
+    serve(listener, Arc::new(AgentPages { site: Site::Metrics, state }), shutdown).await;
 }
 
 /// Serves the status page, its JSON and `/healthz` until `shutdown` says true or its sender is gone.
 pub async fn serve_ui(listener: TcpListener, state: Arc<HttpState>, shutdown: watch::Receiver<bool>) {
-    serve(Site::Ui, listener, state, shutdown).await;
+    serve(listener, Arc::new(AgentPages { site: Site::Ui, state }), shutdown).await;
 }
 
-async fn serve(site: Site, listener: TcpListener, state: Arc<HttpState>, mut shutdown: watch::Receiver<bool>) {
+/// Serves pages until `shutdown` says true or its sender is gone.
+pub(crate) async fn serve<P: Pages>(listener: TcpListener, pages: Arc<P>, mut shutdown: watch::Receiver<bool>) {
     let limit = connection_limit();
     let mut connections = JoinSet::new();
     loop {
@@ -59,10 +89,10 @@ async fn serve(site: Site, listener: TcpListener, state: Arc<HttpState>, mut shu
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < limit => {
-                    connections.spawn(connection(site, stream, Arc::clone(&state), shutdown.clone()));
+                    connections.spawn(connection(stream, Arc::clone(&pages), shutdown.clone()));
                 }
-                Ok((stream, _)) => refuse(&stream, &state),
-                Err(error) => accept_failed(&error, &state).await,
+                Ok((stream, _)) => refuse(&stream, &*pages),
+                Err(error) => accept_failed(&error, &*pages).await,
             },
         }
     }
@@ -86,22 +116,22 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 /// Says why, as far as the socket takes it without waiting, and closes.
-fn refuse(stream: &TcpStream, state: &HttpState) {
-    state.count_refused();
+fn refuse(stream: &TcpStream, pages: &impl Pages) {
+    pages.count_refused();
     let _ = stream.try_write(BUSY);
 }
 
-async fn accept_failed(error: &io::Error, state: &HttpState) {
+async fn accept_failed(error: &io::Error, pages: &impl Pages) {
     // The others (ECONNABORTED, EPROTO ...) belong to one connection that never came to be: accept(2).
     if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
-        state.count_refused();
+        pages.count_refused();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
-async fn connection(site: Site, stream: TcpStream, state: Arc<HttpState>, mut shutdown: watch::Receiver<bool>) {
+async fn connection<P: Pages>(stream: TcpStream, pages: Arc<P>, mut shutdown: watch::Receiver<bool>) {
     let service = service_fn(|request| {
-        let answer = routes::answer(site, &state, &request);
+        let answer = pages.answer(&request);
         std::future::ready(Ok::<_, Infallible>(answer))
     });
     let mut connection = pin!(

@@ -71,9 +71,9 @@ impl Metric {
 /// The labels of every per-mount series, unique per agent.
 pub const TRIPLE: [&str; 3] = ["mountpoint", "source", "fstype"];
 
-/// Declares each metric and puts it into [`ALL`], so that no metric can be missing there.
+/// Declares each metric and puts it into a list, so that no metric can be missing there.
 macro_rules! catalog {
-    ($($id:ident: $kind:ident $stability:ident $name:literal [$($label:literal),*] $unit:literal, $help:literal;)*) => {
+    ($(#[$doc:meta])* $list:ident; $($id:ident: $kind:ident $stability:ident $name:literal [$($label:literal),*] $unit:literal, $help:literal;)*) => {
         $(
             #[doc = $help]
             pub static $id: Metric = Metric {
@@ -86,12 +86,15 @@ macro_rules! catalog {
             };
         )*
 
-        /// Every metric, in the order of the exposition.
-        pub static ALL: &[&Metric] = &[$(&$id),*];
+        $(#[$doc])*
+        pub static $list: &[&Metric] = &[$(&$id),*];
     };
 }
 
 catalog! {
+    /// Every metric of the agent, in the order of the exposition.
+    ALL;
+
     BUILD_INFO: Gauge Stable "mountwarden_build_info" ["version", "revision"] "",
         "The running version; always 1.";
     READY: Gauge Stable "mountwarden_ready" [] "",
@@ -231,6 +234,38 @@ catalog! {
         "When the agent process started.";
 }
 
+catalog! {
+    /// Every metric of the coordinator (`mountwarden coordinate`), in the order of the exposition.
+    COORDINATOR;
+
+    COORDINATOR_BUILD_INFO: Gauge Stable "mountwarden_build_info" ["version", "revision"] "",
+        "The running version; always 1.";
+    COORDINATOR_LEADER: Gauge Stable "mountwarden_coordinator_leader" [] "",
+        "1 while this coordinator holds the Lease and may act.";
+    REMEDY_ENABLED: Gauge Stable "mountwarden_remedy_enabled" ["action"] "",
+        "1 while the action is in force: mode enforce, kill switch off, history known. 0 in observe and dry-run.";
+    REMEDIES: Counter Stable "mountwarden_remedies_total" ["action", "result"] "",
+        "Actions tried, by what became of them: accepted, simulated (dry run), refused, unknown (no answer).";
+    COORDINATOR_DECISIONS: Counter Stable "mountwarden_coordinator_decisions_total" ["guard"] "",
+        "Decisions about pods by the guard that said no, none for those that were evicted. One is counted when it changes, not each time it is asked again.";
+    COORDINATOR_REQUESTS: Gauge Stable "mountwarden_coordinator_requests" [] "",
+        "Rescue requests of all nodes.";
+    COORDINATOR_REQUESTS_LEFT_OUT: Gauge Stable "mountwarden_coordinator_requests_left_out" [] "",
+        "Rescue requests that are not read: beyond the 200 of a node, or not understood.";
+    COORDINATOR_NODES: Gauge Stable "mountwarden_coordinator_nodes" [] "",
+        "Nodes whose report is known.";
+    COORDINATOR_IN_FLIGHT: Gauge Stable "mountwarden_coordinator_in_flight" [] "",
+        "Evictions whose replacement is not Ready yet, for two minutes at most.";
+    COORDINATOR_BREAKERS: Gauge Stable "mountwarden_coordinator_breaker_open" ["server"] "",
+        "1 for a server for which nothing is evicted because the last three replacements failed; absent otherwise.";
+    COORDINATOR_HISTORY_KNOWN: Gauge Stable "mountwarden_coordinator_history_known" [] "",
+        "0 while it is not known what was done before, so that nothing is done.";
+    COORDINATOR_API_ERRORS: Counter Stable "mountwarden_coordinator_api_errors_total" ["call"] "",
+        "Calls to the API server that failed or got no answer, by what was asked.";
+    COORDINATOR_ROUNDS: Counter Stable "mountwarden_coordinator_rounds_total" [] "",
+        "Rounds of decisions as leader.";
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -240,8 +275,9 @@ mod tests {
     #[test]
     fn every_name_is_unique_and_follows_the_conventions() {
         let mut seen = HashSet::new();
-        for metric in ALL {
-            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+        for metric in ALL.iter().chain(COORDINATOR) {
+            let twice = seen.insert(metric.name) || metric.name == BUILD_INFO.name;
+            assert!(twice, "{} stands twice", metric.name);
             assert!(metric.name.starts_with("mountwarden_") || metric.name.starts_with("process_"), "{}", metric.name);
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert!(metric.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", metric.name);
@@ -253,7 +289,7 @@ mod tests {
 
     #[test]
     fn every_help_is_one_sentence_on_one_line() {
-        for metric in ALL {
+        for metric in ALL.iter().chain(COORDINATOR) {
             assert!(!metric.help.contains(['\n', '\\', '|']) && metric.help.ends_with('.'), "{}", metric.name);
         }
     }

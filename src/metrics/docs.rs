@@ -17,16 +17,19 @@ written as `\\xNN`. A mount that is gone leaves no series. `stable` metrics chan
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(HEAD);
-    section(&mut page, "Mounts", |metric| metric.per_mount());
-    section(&mut page, "The agent", |metric| !metric.per_mount() && metric.name.starts_with("mountwarden_"));
-    section(&mut page, "The process", |metric| metric.name.starts_with("process_"));
+    section(&mut page, "Mounts", catalog::ALL, |metric| metric.per_mount());
+    section(&mut page, "The agent", catalog::ALL, |metric| {
+        !metric.per_mount() && metric.name.starts_with("mountwarden_")
+    });
+    section(&mut page, "The process", catalog::ALL, |metric| metric.name.starts_with("process_"));
+    section(&mut page, "The coordinator", catalog::COORDINATOR, |_| true);
     page
 }
 
-fn section(page: &mut String, title: &str, belongs: impl Fn(&Metric) -> bool) {
+fn section(page: &mut String, title: &str, list: &[&Metric], belongs: impl Fn(&Metric) -> bool) {
     // Writing to a String cannot fail.
     let _ = write!(page, "\n## {title}\n\n| name | type | labels | unit | meaning | |\n|---|---|---|---|---|---|\n");
-    for metric in catalog::ALL.iter().filter(|metric| belongs(metric)) {
+    for metric in list.iter().filter(|metric| belongs(metric)) {
         let _ = writeln!(
             page,
             "| `{}` | {} | {} | {} | {} | {} |",

@@ -11,6 +11,7 @@ fn record(uid: &str) -> Record {
         uid: uid.to_owned(),
         node: "n1".to_owned(),
         workload: "Deployment/web".to_owned(),
+        controller: "rs".to_owned(),
         server: "srv".to_owned(),
         replaced: true,
         newest: Time(NOW.0 - 1000),

@@ -1,0 +1,31 @@
+//! `coordinate`.
+
+use super::Exit;
+use super::output::complain;
+use super::run::{bad_config, runtime};
+use super::settings::Settings;
+use crate::config::Config;
+use crate::logging::{Logs, Output};
+
+/// The coordinator.
+pub(super) fn coordinate(settings: &Settings) -> Exit {
+    let config = match settings.load() {
+        Ok(config) => config,
+        Err(errors) => return bad_config(&errors),
+    };
+    match start(config) {
+        Ok(()) => Exit::Healthy,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            Exit::Runtime
+        }
+    }
+}
+
+fn start(config: Config) -> anyhow::Result<()> {
+    let _logs = Logs::start(config.log_format, &config.log_level, Output::Stdout)?;
+    let runtime = runtime()?;
+    let result = runtime.block_on(crate::coordinator::run::run(config));
+    runtime.shutdown_background();
+    result
+}
