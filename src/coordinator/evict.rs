@@ -26,7 +26,8 @@ pub async fn evict(client: &Client, record: &Record, dry_run: bool) -> Outcome {
     let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), &record.namespace);
     // `Api::evict` writes its options under a key that the server does not know: dry run and UID would be lost.
     let body = eviction(record, dry_run);
-    let params = PostParams::default();
+    // In the query too: either alone is enough for the server, and where they differ it refuses the call (propagateDryRun).
+    let params = PostParams { dry_run, ..PostParams::default() };
     let answer = call(pods.create_subresource::<Eviction, Status>("eviction", &record.pod, &params, &body)).await;
     read(answer.map(|_| ()), dry_run)
 }

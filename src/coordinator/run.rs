@@ -38,6 +38,9 @@ const PER_SLOT: usize = 4;
 /// Pods that are read in one round at most.
 const MAX_READ: usize = 40;
 
+/// Pods of one node that are read in one round: one that asks for thousands takes nobody else's turn.
+const PER_NODE: usize = 3;
+
 /// A pod that was read and refused is not read again before this has passed, so that the others get their turn.
 const RESTING: Duration = Duration::from_secs(30);
 
@@ -308,10 +311,13 @@ impl Coordinator {
         all.sort_by_cached_key(|(_, request)| round.turn(request));
         let screened: Vec<bool> = all.iter().map(|(node, request)| round.screen(request, node).is_ok()).collect();
         let mut left = if round.room() == 0 { 0 } else { (round.room() * PER_SLOT).min(MAX_READ) };
+        let mut of_node: HashMap<&str, usize> = HashMap::new();
         let mut reads = Vec::with_capacity(all.len());
         for ((node, request), may) in all.into_iter().zip(screened) {
-            let read = if may && left > 0 && !self.resting.contains_key(&request.uid) {
+            let of_node = of_node.entry(node).or_insert(0);
+            let read = if may && left > 0 && *of_node < PER_NODE && !self.resting.contains_key(&request.uid) {
                 left -= 1;
+                *of_node += 1;
                 self.reader.read(request).await
             } else {
                 Read::NotYet

@@ -8,6 +8,8 @@ use super::store::Store;
 
 /// Evicts a pod, or says why not.
 pub(super) fn evict(store: &mut Store, namespace: &str, name: &str, eviction: &Value, dry: bool, now: &str) -> Answer {
+    // propagateDryRun: in the query or in the body.
+    let dry = dry || eviction["deleteOptions"]["dryRun"] == json!(["All"]);
     let Some(pod) = store.get("pods", namespace, name).cloned() else {
         return answers::not_found(Resource::of_plural("pods"), name);
     };
