@@ -40,7 +40,7 @@ enum Command {
     /// Ask the running agent and print its table.
     #[command(after_help = help::STATUS)]
     Status(status::StatusArgs),
-    /// Run the coordinator: decide which pods on dead mounts are evicted; touches no mount and needs a cluster.
+    /// Run the coordinator: decide in a cluster which pods on dead mounts are evicted.
     #[command(after_help = help::COORDINATE)]
     Coordinate(Settings),
     /// Check the configuration and print what is in force; exits 78 when it is not valid.

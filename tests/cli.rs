@@ -39,7 +39,14 @@ fn without_a_command_the_help_is_shown_and_the_code_is_usage() {
 
 #[test]
 fn help_teaches_examples_states_and_exit_codes_within_a_hundred_columns() {
-    for arguments in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["status", "--help"], &["-h"]] {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["coordinate", "--help"],
+        &["check", "--help"],
+        &["status", "--help"],
+        &["-h"],
+    ] {
         let (code, out, _) = run(&mut mountwarden(arguments));
         assert_eq!(code, 0, "{arguments:?}");
         let wide: Vec<&str> = out.lines().filter(|line| line.len() > 100).collect();

@@ -41,7 +41,7 @@ pub(super) enum Event {
     /// The state files of the EFS mount helper were read.
     EfsState { outcome: Outcome },
     /// The configuration was read again.
-    Reloaded(anyhow::Result<Config>),
+    Reloaded(anyhow::Result<Box<Config>>),
 }
 
 /// Which of its mounts a target was probed by.

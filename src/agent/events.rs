@@ -34,7 +34,7 @@ impl Core {
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
             Event::Signalled { outcome, took } => self.on_signals(outcome, took),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
-            Event::Reloaded(result) => self.reloaded = Some(result),
+            Event::Reloaded(result) => self.reloaded = Some(result.map(|config| *config)),
         }
     }
 

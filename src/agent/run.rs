@@ -245,7 +245,7 @@ impl Agent {
         self.core.running.spawn(async move {
             let read = tokio::task::spawn_blocking(move || reload());
             Event::Reloaded(match timeout(RELOAD_LIMIT, read).await {
-                Ok(Ok(result)) => result,
+                Ok(Ok(result)) => result.map(Box::new),
                 Ok(Err(error)) => Err(error).context("reading it failed"),
                 Err(_) => {
                     Err(anyhow::anyhow!("reading it takes longer than {RELOAD_LIMIT:?}: is its file on a dead mount?"))

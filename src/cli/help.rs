@@ -58,8 +58,9 @@ SIGTERM ends the agent within a second.
 Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
 
 pub(super) const COORDINATE: &str = "\
-One of several coordinators leads, by a Lease. With remedy.mode observe (the default) it decides and evicts nobody.
-/metrics, /healthz and /readyz are on --listen, /api/v1/decisions is on --listen-ui. See docs/remedy.md.
+Touches no mount. Of several coordinators one leads, by a Lease. With remedy.mode observe, the
+default, it evicts nobody. /metrics, /healthz and /readyz are on --listen, /api/v1/decisions is on
+--listen-ui. See docs/remedy.md.
 Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
 
 pub(super) const CHECK: &str = "\

@@ -348,11 +348,8 @@ impl Record {
 
     fn follow(&mut self, seen: &Seen, over: bool, now: Time) {
         match &seen.replacement {
-            _ if !self.replaced => {
-                if !seen.pod || over {
-                    self.stage = Stage::Done { at: now };
-                }
-            }
+            _ if !self.replaced && (!seen.pod || over) => self.stage = Stage::Done { at: now },
+            _ if !self.replaced => {}
             Some((uid, true)) => {
                 self.replacement = Some(uid.clone());
                 self.stage = Stage::Done { at: now };

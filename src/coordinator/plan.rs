@@ -190,9 +190,9 @@ impl<'a> Round<'a> {
 
     /// What holds for every pod.
     fn standing(&self) -> Check {
-        self.guard(Guard::Mode, self.remedy.mode == RemedyMode::Observe, || String::new())?;
-        self.guard(Guard::Leader, !self.leader, || String::new())?;
-        self.guard(Guard::KillSwitch, !self.go, || String::new())?;
+        self.guard(Guard::Mode, self.remedy.mode == RemedyMode::Observe, String::new)?;
+        self.guard(Guard::Leader, !self.leader, String::new)?;
+        self.guard(Guard::KillSwitch, !self.go, String::new)?;
         let unknown = match self.history {
             None => Some("it could not be read".to_owned()),
             Some(history) if history.contradicts(self.wall) => {

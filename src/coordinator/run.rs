@@ -247,7 +247,7 @@ impl Coordinator {
             return stored;
         }
         match self.store.write(&stored, history).await {
-            Written::Yes(stored) => stored,
+            Written::Yes(stored) => *stored,
             Written::Conflict => stored,
             Written::Failed(failure) => {
                 self.board.error("history");

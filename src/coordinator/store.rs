@@ -25,7 +25,7 @@ pub struct Stored {
 #[derive(Debug)]
 pub enum Written {
     /// It stands.
-    Yes(Stored),
+    Yes(Box<Stored>),
     /// Somebody else wrote meanwhile: read again and decide anew.
     Conflict,
     /// It may or may not stand.
@@ -97,7 +97,7 @@ impl Store {
     /// Writes `history` over the version in `stored`.
     pub async fn write(&self, stored: &Stored, history: History) -> Written {
         match self.replace(stored.object.clone(), &history).await {
-            Ok(object) => Written::Yes(Stored { history, object }),
+            Ok(object) => Written::Yes(Box::new(Stored { history, object })),
             Err(failure) if failure.code() == 409 => Written::Conflict,
             Err(failure) => Written::Failed(failure),
         }

@@ -34,7 +34,7 @@ impl Round<'_> {
             .filter(workload)
             .find(|record| record.server == request.server && record.replaced && facts.created > record.newest);
         self.guard(Guard::Replacement, parent.is_some(), || at(parent))?;
-        let last = recent().filter(workload).next_back();
+        let last = recent().rfind(workload);
         let waiting = last.filter(|record| matches!(record.stage, Stage::NotReady { .. }));
         self.guard(Guard::NotReady, waiting.is_some(), || at(waiting))
     }

@@ -159,7 +159,6 @@ fn budget() -> Budget {
 
 /// The scene in which only this guard stands between the fault and the eviction; none for those that are no rule of the
 /// planner: what cannot be read or understood, and what the API server answers.
-#[expect(clippy::too_many_lines, reason = "a table: one line or two per guard")]
 fn only(guard: Guard) -> Option<Scene> {
     let mut scene = Scene::allowed();
     let s = &mut scene;
