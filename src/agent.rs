@@ -3,6 +3,7 @@
 //! One thread runs everything that is said here; what could block runs in worker processes ([`crate::probe`]), and the
 //! pages are rendered by a thread of their own ([`crate::http`]).
 
+mod canary;
 mod core;
 mod events;
 mod intake;

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::canary::Ids;
 use crate::verdict::Finding;
 
 pub use error::{ConfigError, ConfigErrors, Origin, Problem};
@@ -62,6 +63,16 @@ pub struct Config {
     pub exclude_mount: Vec<String>,
     /// Mountpoints of local filesystems to watch too (glob).
     pub local_mounts: Vec<String>,
+    /// Mountpoints whose mounts have a canary (glob); empty: none.
+    pub canary_mounts: Vec<String>,
+    /// Time between two canaries of a mount.
+    pub canary_interval: Duration,
+    /// Write a canary also where there is nothing else.
+    pub canary_empty_root: bool,
+    /// Whom a canary writes as; absent: the agent.
+    pub canary_identity: Option<Ids>,
+    /// Who has to be able to read what a canary wrote.
+    pub canary_reader: Option<Ids>,
     /// Findings that are not shown.
     pub silence_findings: Vec<Finding>,
     /// Rescue of pods.
@@ -106,6 +117,11 @@ impl Default for Config {
             include_mount: Vec::new(),
             exclude_mount: Vec::new(),
             local_mounts: Vec::new(),
+            canary_mounts: Vec::new(),
+            canary_interval: Duration::from_secs(60),
+            canary_empty_root: false,
+            canary_identity: None,
+            canary_reader: None,
             silence_findings: Vec::new(),
             remedy: Remedy::default(),
             unstick: Unstick::default(),

@@ -8,6 +8,7 @@
 //! | discover | [`mounts`] | own and PID 1's mountinfo |
 //! | attribute | [`pods`] | cgroups of processes; containers' mount tables, read by workers |
 //! | probe | [`probe`], [`server`] | the mounts (in worker processes only), the servers' ports |
+//! | write, where told to | [`canary`] | nothing: records in, what other nodes say out; [`probe`] writes |
 //! | listen | [`passive`] | the kernel log; what the kernel says of transports and queues |
 //! | judge | [`verdict`] | nothing: evidence and time in, verdict out |
 //! | report, to the cluster | [`cluster`] | the Kubernetes API |
@@ -24,6 +25,7 @@
 //! 5. Every limit and every loss of the agent is a metric.
 
 pub mod agent;
+pub mod canary;
 pub mod cli;
 pub mod cluster;
 pub mod config;

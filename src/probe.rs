@@ -2,9 +2,10 @@
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
 //! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
-//! probed, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
+//! probed, [`canary`] writes where it was told to, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
 //! binary that workers start from.
 
+pub mod canary;
 pub mod image;
 pub mod note;
 pub mod pool;
@@ -53,6 +54,28 @@ pub enum Step {
     TrialNames,
     /// Letting the trial mount go, which ends sessions with the server.
     TrialClose,
+    /// Of a canary: opening our directory and file, and looking at what they are.
+    CanaryOpen,
+    /// Reading the record before.
+    CanaryRead,
+    /// Writing one block.
+    CanaryWrite,
+    /// Waiting until it is on stable storage.
+    CanaryCommit,
+    /// Reading it back, not from this node's memory.
+    CanaryVerify,
+    /// Taking one more block, and giving it back.
+    CanaryRoom,
+    /// Closing the file.
+    CanaryClose,
+    /// Reading it as another identity.
+    CanaryReader,
+    /// Reading the records of other nodes.
+    CanaryPeers,
+    /// Looking at a sample of the root's entries.
+    CanaryEntries,
+    /// Reading what a canary says of this machine, and what earlier ones left.
+    CanaryHome,
 }
 
 impl Step {
@@ -74,6 +97,17 @@ impl Step {
             Step::TrialRoot => "trial_root",
             Step::TrialNames => "trial_names",
             Step::TrialClose => "trial_close",
+            Step::CanaryOpen => "canary_open",
+            Step::CanaryRead => "canary_read",
+            Step::CanaryWrite => "canary_write",
+            Step::CanaryCommit => "canary_commit",
+            Step::CanaryVerify => "canary_verify",
+            Step::CanaryRoom => "canary_room",
+            Step::CanaryClose => "canary_close",
+            Step::CanaryReader => "canary_reader",
+            Step::CanaryPeers => "canary_peers",
+            Step::CanaryEntries => "canary_entries",
+            Step::CanaryHome => "canary_home",
         }
     }
 }

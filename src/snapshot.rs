@@ -32,6 +32,9 @@ pub struct Snapshot {
     pub interval_seconds: f64,
     /// Probe deadline in seconds.
     pub timeout_seconds: f64,
+    /// Time between two canaries of a mount, in seconds.
+    #[serde(default)]
+    pub canary_interval_seconds: f64,
     /// Number of mounts by state word; every state is present.
     pub summary: BTreeMap<String, usize>,
     /// The targets, ordered by mountpoint.
@@ -99,6 +102,9 @@ pub struct MountStatus {
     /// What the NFS client counted, by operation; operations that were never used are left out.
     #[serde(default)]
     pub nfs: Vec<OperationStatus>,
+    /// Its write canary, where one is configured.
+    #[serde(default)]
+    pub canary: Option<CanaryStatus>,
     /// The recorded decision: replaying it gives the same verdict (`verdict::judge::replay`).
     pub decision: Option<serde_json::Value>,
 }
@@ -145,6 +151,42 @@ pub struct MountUser {
     pub sub_directory: Option<String>,
     /// The container may not write to it.
     pub read_only: bool,
+}
+
+/// A mount's write canary.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// How the last one ended: `ok`, `late`, `failed`, `differs`, `timeout`, `skipped` or `refused`.
+    pub result: String,
+    /// The same in one sentence.
+    pub detail: String,
+    /// When that was.
+    pub last: Option<UnixSeconds>,
+    /// When one last was written and read back.
+    pub last_success: Option<UnixSeconds>,
+    /// Sequence number of the last record of this node.
+    pub sequence: u64,
+    /// Duration of each step of the last one.
+    pub steps: Vec<StepStatus>,
+    /// Ends by result word since the target is known.
+    pub results: BTreeMap<String, u64>,
+    /// Other nodes by what they are: `fresh`, `late`, `silent`, `gone`.
+    pub peer_states: BTreeMap<String, usize>,
+    /// The worst of the other nodes, at most 16.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// Another node, as its record on a mount shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name, as its record has it; the name of its file where two say the same.
+    pub node: String,
+    /// `fresh`, `late`, `silent` or `gone`.
+    pub state: String,
+    /// Age of its record when it was last looked at, in seconds of the server's clock.
+    pub lag_seconds: f64,
+    /// Its sequence number.
+    pub sequence: u64,
 }
 
 /// Totals of a filesystem from statfs(2), as last answered.
@@ -253,6 +295,14 @@ pub struct AgentStats {
     pub kernel_log_lost_total: u64,
     /// Where passive evidence is read, and why it cannot be.
     pub evidence: Vec<EvidenceSource>,
+    /// Whether canary workers sit in a cgroup outside the agent's; null until one was written.
+    pub canary_isolated: Option<bool>,
+    /// Canary workers of earlier agents that are still stuck in the kernel.
+    pub canary_strays: u64,
+    /// Files under the name of another node that are no record of it.
+    pub canary_records_refused_total: u64,
+    /// Records of nodes long gone that this agent removed.
+    pub canary_records_collected_total: u64,
     /// Histograms of probe durations by (server, step).
     pub durations: Vec<DurationHistogram>,
 }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::canary::{self, Canaries};
 use super::kernel_log;
 use super::registry::{Newcomer, Registry};
 use super::servers::{ServerKey, Servers};
@@ -40,6 +42,12 @@ pub(super) enum Event {
     Signalled { outcome: Outcome, took: Duration },
     /// The state files of the EFS mount helper were read.
     EfsState { outcome: Outcome },
+    /// A canary ended; `report` is the look that it followed.
+    Canaried { id: TargetId, dev: Dev, report: ProbeReport, outcome: Outcome },
+    /// A canary's worker was killed and does not die.
+    CanaryStuck { id: TargetId, dev: Dev, gone: oneshot::Receiver<()> },
+    /// What canaries say of this machine was read.
+    CanaryHome { outcome: Outcome },
     /// The configuration was read again.
     Reloaded(anyhow::Result<Box<Config>>),
 }
@@ -63,6 +71,7 @@ pub(super) struct Core {
     pub(super) registry: Registry,
     pub(super) schedule: Schedule,
     pub(super) pool: Pool,
+    pub(super) canaries: Canaries,
     pub(super) running: JoinSet<Event>,
     pub(super) servers: Servers,
     pub(super) transports: Transports,
@@ -100,7 +109,10 @@ impl Core {
     /// The loop's state; nothing is under way yet.
     pub(super) fn new(config: Config, filter: Filter, pool: Pool, node: String, one_pass: bool) -> Core {
         let pace = pace(&config);
+        let mut canaries = Canaries::new(&pool);
+        canaries.switch.set_globs(canary::globs(&config));
         Core {
+            canaries,
             filter,
             start: Instant::now(),
             wall: WallClock::default(),
@@ -154,6 +166,7 @@ impl Core {
     pub(super) fn reconfigure(&mut self, config: Config, filter: Filter) {
         self.schedule.set_pace(pace(&config), self.now());
         self.servers.set_timeout(config.timeout);
+        self.canaries.switch.set_globs(canary::globs(&config));
         self.config = config;
         self.filter = filter;
         self.reread = true;

@@ -33,6 +33,9 @@ impl Core {
             Event::Answered { key, answer } => self.on_server(key, answer),
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
             Event::Signalled { outcome, took } => self.on_signals(outcome, took),
+            Event::Canaried { id, dev, report, outcome } => self.on_canaried(id, dev, report, outcome),
+            Event::CanaryStuck { id, dev, gone } => self.on_canary_stuck(id, dev, gone),
+            Event::CanaryHome { outcome } => self.on_canary_home(outcome),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
             Event::Reloaded(result) => self.reloaded = Some(result.map(|config| *config)),
         }

@@ -16,12 +16,24 @@ impl Core {
         if let Some(target) = self.registry.targets.get(&id).filter(|target| target.facts.is_nfs()) {
             self.servers.note_refusal(target, refused_root(&report));
         }
+        let answers = report.steps.iter().all(|step| step.errno.is_none());
         self.judge_target(id, Observation::Report(report), true);
         let silent = self.registry.targets.get(&id).is_some_and(|target| target.memory.state == State::Hung);
-        if silent {
+        // Where reads are answered and only the canary is not, there is nothing to spare.
+        if silent && !answers {
             let now = self.now();
             self.schedule.back_off(id, now);
         }
+        self.watch_server(id, silent);
+    }
+
+    /// Judges the look that a canary followed again, with what the canary found.
+    pub(super) fn judge_with_canary(&mut self, id: TargetId, observation: Observation) {
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        // It voted already.
+        target.memory.votes.pop();
+        self.judge_target(id, observation, false);
+        let silent = self.registry.targets.get(&id).is_some_and(|target| target.memory.state == State::Hung);
         self.watch_server(id, silent);
     }
 
@@ -78,7 +90,7 @@ impl Core {
                 waiting: self.signals.waiting(target, now),
             },
             many_refuse: refused(&observation) && self.servers.many_refuse(),
-            canary: None,
+            canary: target.canary.as_ref().and_then(|canary| canary.view(now, &self.config)),
             observation,
         };
         let judgement = judge(&target.memory, &evidence, &tuning);
@@ -226,6 +238,21 @@ fn log_cause(target: &Target) {
         advice,
         "{} is still hung, and the cause is known now",
         labels.mountpoint
+    );
+}
+
+/// One line when a canary begins to end otherwise. What makes a state of it has that state's line.
+pub(super) fn log_canary(target: &Target) {
+    let labels = &target.labels;
+    let Some(canary) = &target.canary else { return };
+    tracing::warn!(
+        mountpoint = labels.mountpoint,
+        source = labels.source,
+        fstype = labels.fstype,
+        result = canary.result,
+        "{}: no good canary: {}",
+        labels.mountpoint,
+        canary.detail
     );
 }
 

@@ -210,7 +210,8 @@ impl Core {
             self.suspected.insert(id, (view, report));
             return;
         }
-        self.judge_report(id, report);
+        self.judge_report(id, report.clone());
+        self.begin_canary(id, &report);
     }
 
     fn view_of(&self, id: TargetId) -> View {

@@ -8,6 +8,7 @@ use super::judging::advice_for;
 use super::target::Target;
 use crate::mounts::mountstats::OpCounters;
 use crate::mounts::octal;
+use crate::probe::StepResult;
 use crate::probe::schedule::Now;
 use crate::snapshot::{AutofsTrigger, FilesystemStatus, MountStatus, OperationStatus, SCHEMA, Snapshot, StepStatus};
 use crate::verdict::judge::words::errno_name;
@@ -34,15 +35,16 @@ impl Core {
         let told_apart = targets.iter().filter(|target| target.facts.is_nfs()).count() <= TOLD_APART;
         let pool = self.pool.counts();
         let mut agent = self.stats.clone();
+        let canaries = self.canaries.pool.counts();
         agent.workers_idle = pool.idle;
-        agent.workers_busy = pool.busy;
-        agent.workers_stuck = pool.stuck;
-        agent.workers_killed_total = pool.killed;
-        agent.workers_started_total = pool.started;
-        agent.workers_lost_total = pool.lost;
-        agent.worker_protocol_errors_total = pool.protocol_errors;
-        agent.worker_spawn_errors_total = pool.spawn_errors;
-        agent.worker_cap_hits_total = pool.cap_hits;
+        agent.workers_busy = pool.busy + canaries.busy;
+        agent.workers_stuck = pool.stuck + canaries.stuck;
+        agent.workers_killed_total = pool.killed + canaries.killed;
+        agent.workers_started_total = pool.started + canaries.started;
+        agent.workers_lost_total = pool.lost + canaries.lost;
+        agent.worker_protocol_errors_total = pool.protocol_errors + canaries.protocol_errors;
+        agent.worker_spawn_errors_total = pool.spawn_errors + canaries.spawn_errors;
+        agent.worker_cap_hits_total = pool.cap_hits + canaries.cap_hits;
         agent.durations = self.durations.values().cloned().collect();
         Snapshot {
             schema: SCHEMA.to_owned(),
@@ -52,6 +54,7 @@ impl Core {
             ready,
             interval_seconds: self.config.interval.as_secs_f64(),
             timeout_seconds: self.config.timeout.as_secs_f64(),
+            canary_interval_seconds: self.config.canary_interval.as_secs_f64(),
             summary,
             mounts: targets
                 .into_iter()
@@ -96,15 +99,7 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,
         last_success: target.last_success,
-        steps: target
-            .steps
-            .iter()
-            .map(|result| StepStatus {
-                step: result.step.as_str().to_owned(),
-                seconds: Duration::from_micros(result.micros).as_secs_f64(),
-                error: result.errno.map(errno_name),
-            })
-            .collect(),
+        steps: target.steps.iter().map(step_status).collect(),
         probes: target.probes.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect(),
         transitions: target.transitions.iter().map(|(state, count)| (state.to_string(), *count)).collect(),
         blocked_seconds_total: target.blocked_total.as_secs_f64(),
@@ -114,7 +109,17 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         } else {
             OpCounters::total(&target.operations).iter().map(operation).collect()
         },
+        canary: target.canary.as_deref().map(super::canary::status),
         decision: target.decision.as_ref().and_then(|decision| serde_json::to_value(decision).ok()),
+    }
+}
+
+/// One step, for people.
+pub(super) fn step_status(result: &StepResult) -> StepStatus {
+    StepStatus {
+        step: result.step.as_str().to_owned(),
+        seconds: Duration::from_micros(result.micros).as_secs_f64(),
+        error: result.errno.map(errno_name),
     }
 }
 

@@ -83,6 +83,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     // Nobody has to hear it: then there is nothing to stop.
     let _ = stop.send(true);
     agent.core.pool.end(LAST_WORDS).await;
+    agent.core.canaries.pool.end(LAST_WORDS).await;
     let logs = agent.logs;
     logs.close(LAST_WORDS);
     Ok(())

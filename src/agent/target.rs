@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::canary::Canary;
 use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
@@ -103,6 +104,8 @@ pub(super) struct Target {
     pub(super) receiving: bool,
     pub(super) decision: Option<Decision>,
     pub(super) judged: bool,
+    /// Its canary, once one was written or tried.
+    pub(super) canary: Option<Box<Canary>>,
     /// What the mount table says of its mounts beside the state.
     pub(super) table_findings: BTreeSet<Finding>,
     /// Findings whose log line was written; one that goes away and comes back is news again.
@@ -157,6 +160,7 @@ impl Target {
             receiving: false,
             decision: None,
             judged: false,
+            canary: None,
             table_findings: BTreeSet::new(),
             announced: BTreeSet::new(),
         }
@@ -231,7 +235,8 @@ impl Target {
     /// What is worth knowing beside its state, without what nobody wants to see.
     pub(super) fn findings(&self, silenced: &[Finding]) -> BTreeSet<Finding> {
         let hidden = self.members.iter().any(|member| member.hidden).then_some(Finding::Hidden);
-        let all = self.table_findings.iter().chain(&self.verdict.findings).copied().chain(hidden);
+        let written = self.canary.iter().flat_map(|canary| canary.findings());
+        let all = self.table_findings.iter().chain(&self.verdict.findings).copied().chain(hidden).chain(written);
         all.filter(|finding| !silenced.contains(finding)).collect()
     }
 

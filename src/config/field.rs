@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Config, LogFormat};
+use crate::canary::Ids;
 use crate::verdict::Finding;
 
 /// The kind of a setting, with its place in [`Config`].
@@ -39,6 +40,8 @@ pub enum Field {
     RemedyMode(fn(&mut Config) -> &mut crate::config::RemedyMode),
     /// Whether pods are rescued onto other data.
     OnReplaced(fn(&mut Config) -> &mut crate::config::OnReplaced),
+    /// User, group, groups and umask, or nobody in particular.
+    Ids(fn(&mut Config) -> &mut Option<Ids>),
     /// Any text.
     Text(fn(&mut Config) -> &mut String),
     /// A tracing filter.
@@ -74,6 +77,7 @@ impl Field {
             Field::Switch(_) => "true or false",
             Field::RemedyMode(_) => "observe, dry-run or enforce",
             Field::OnReplaced(_) => "same_names, always or never",
+            Field::Ids(_) => "an identity such as \"uid=1000 gid=1000\"",
             Field::Text(_) => "text (put it in quotes)",
             Field::LogFilter(_) => "a level such as info (in quotes if it is no plain word)",
             Field::Format(_) => "text or json",
@@ -118,6 +122,7 @@ impl Field {
             Field::Switch(at) => *at(config) = switch(text)?,
             Field::RemedyMode(at) => *at(config) = text.parse()?,
             Field::OnReplaced(at) => *at(config) = text.parse()?,
+            Field::Ids(at) => *at(config) = if text.is_empty() { None } else { Some(text.parse()?) },
             Field::Text(at) => text.clone_into(at(config)),
             Field::LogFilter(at) => {
                 crate::logging::check_filter(text).map_err(|error| error.to_string())?;
@@ -154,6 +159,7 @@ impl Field {
             Field::Switch(at) => at(&mut config).to_string(),
             Field::RemedyMode(at) => at(&mut config).to_string(),
             Field::OnReplaced(at) => at(&mut config).to_string(),
+            Field::Ids(at) => quoted(&at(&mut config).as_ref().map(Ids::to_string).unwrap_or_default()),
             Field::Text(at) | Field::LogFilter(at) => scalar(at(&mut config)),
             Field::Format(at) => at(&mut config).to_string(),
             Field::Path(at) => scalar(&at(&mut config).to_string_lossy()),

@@ -51,7 +51,7 @@ impl Key {
 }
 
 /// All settings, in the order in which the documentation and the example list them.
-pub static KEYS: [Key; 31] = [
+pub static KEYS: [Key; 36] = [
     Key {
         name: "interval",
         flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
@@ -161,6 +161,36 @@ pub static KEYS: [Key; 31] = [
         help: "Mountpoints of local filesystems (ext4, xfs, btrfs) to watch too; read-write volumes of pods always are.",
     },
     Key {
+        name: "canary.mounts",
+        flag: None,
+        field: Field::Globs(|c| &mut c.canary_mounts),
+        help: "Mountpoints of mounts that a canary is written on; empty: none. It writes one small file in .mountwarden at their root.",
+    },
+    Key {
+        name: "canary.interval",
+        flag: None,
+        field: Field::Duration { min: Duration::from_secs(1), at: |c| &mut c.canary_interval },
+        help: "Time between two canaries of a mount; each follows a good probe, so it is rounded up to the next one.",
+    },
+    Key {
+        name: "canary.allow_empty_root",
+        flag: None,
+        field: Field::Switch(|c| &mut c.canary_empty_root),
+        help: "Write a canary also where the root of the mount holds nothing else; some programs refuse a directory that is not empty.",
+    },
+    Key {
+        name: "canary.identity",
+        flag: None,
+        field: Field::Ids(|c| &mut c.canary_identity),
+        help: "Whom the canary acts as (uid=1000 gid=1000 groups=2000+3000 umask=027); empty: as the agent.",
+    },
+    Key {
+        name: "canary.reader",
+        flag: None,
+        field: Field::Ids(|c| &mut c.canary_reader),
+        help: "A second identity that must be able to read what the first one wrote; empty: not tried.",
+    },
+    Key {
         name: "findings.silence",
         flag: None,
         field: Field::Findings(|c| &mut c.silence_findings),
@@ -260,7 +290,11 @@ pub(super) fn nearest(name: &str) -> Option<String> {
     };
     let sections = KEYS.iter().filter(|key| key.public()).filter_map(|key| key.split().0);
     let names = KEYS.iter().filter(|key| key.public()).map(|key| key.name);
-    let best = sections.chain(names).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    // Of two that end alike the one that is alike as a whole is meant.
+    let whole = |candidate: &str| strsim::jaro_winkler(candidate, name);
+    let best = sections
+        .chain(names)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)).then_with(|| whole(a).total_cmp(&whole(b))))?;
     (likeness(best) >= LIKE).then(|| best.to_owned())
 }
 

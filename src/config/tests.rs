@@ -46,6 +46,7 @@ fn every_setting_of_a_file_arrives() {
          findings: {silence: [soft_writable, hidden]}\n\
          remedy: {mode: dry-run, require_opt_in: false, evict_on_replaced: never, in_flight: 9, cool_down: 1h, grace: 1m}\n\
          unstick: {hung: true, hung_after: 20m, orphans: true}\n\
+         canary: {mounts: [/mnt/*], interval: 2m, allow_empty_root: true, identity: \"uid=7 gid=8 groups=9+10 umask=027\", reader: uid=11}\n\
          log: {format: json, level: \"info,mountwarden=debug\"}\n",
     )
     .unwrap();
@@ -68,6 +69,11 @@ fn every_setting_of_a_file_arrives() {
         include_mount: vec!["/mnt/{a,b}".to_owned()],
         exclude_mount: vec!["/mnt/x*".to_owned()],
         local_mounts: vec!["/srv/disk".to_owned()],
+        canary_mounts: vec!["/mnt/*".to_owned()],
+        canary_interval: Duration::from_secs(120),
+        canary_empty_root: true,
+        canary_identity: Some(crate::canary::Ids { uid: 7, gid: 8, groups: vec![9, 10], umask: 0o027 }),
+        canary_reader: Some(crate::canary::Ids { uid: 11, gid: 11, groups: Vec::new(), umask: 0o022 }),
         silence_findings: vec![Finding::SoftWritable, Finding::Hidden],
         remedy: Remedy {
             mode: RemedyMode::DryRun,
@@ -88,7 +94,7 @@ fn every_setting_of_a_file_arrives() {
 #[test]
 fn what_is_in_force_reads_back_as_itself() {
     let config =
-        load("node_name: \"off\"\nlisten_ui: \"off\"\nmounts: {exclude: [\"a\\\"b\", \"*\"]}\ntimeout: 1500ms\n")
+        load("node_name: \"off\"\nlisten_ui: \"off\"\nmounts: {exclude: [\"a\\\"b\", \"*\"]}\ncanary: {reader: uid=3, allow_empty_root: true}\ntimeout: 1500ms\n")
             .unwrap();
     assert_eq!(config.listen_ui, "");
     assert_eq!(load(&docs::effective(&config)).unwrap(), config);

@@ -152,6 +152,22 @@ catalog! {
         ["mountpoint", "source", "fstype"] "seconds since the epoch",
         "When the filesystem last said its numbers: those of a mount that hangs are so old.";
 
+    CANARY_RESULTS: Counter Stable "mountwarden_canary_results_total" ["mountpoint", "source", "fstype", "result"] "",
+        "Write canaries by how they ended: ok, late (an older write was run after a newer one), failed, differs, timeout, skipped, refused. Absent where no canary is configured.";
+    CANARY_DURATION: Gauge Stable "mountwarden_canary_last_duration_seconds"
+        ["mountpoint", "source", "fstype", "step"] "seconds",
+        "Duration of each step of the last canary; a step that ran several times is summed up. canary_commit is the time until a write is on stable storage.";
+    CANARY_LAST: Gauge Stable "mountwarden_canary_last_timestamp_seconds"
+        ["mountpoint", "source", "fstype"] "seconds since the epoch",
+        "When the last canary ended.";
+    CANARY_LAST_SUCCESS: Gauge Stable "mountwarden_canary_last_success_timestamp_seconds"
+        ["mountpoint", "source", "fstype"] "seconds since the epoch",
+        "When a canary was last written and read back; absent before the first.";
+    CANARY_PEERS: Gauge Stable "mountwarden_canary_peers" ["mountpoint", "source", "fstype", "state"] "",
+        "Other nodes whose canaries were seen on the export lately (at most 64), by state: fresh, late (newer on the server than seen here), silent (promised more records and writes none), gone (silent for over an hour).";
+    CANARY_PEER_LAG: Gauge Stable "mountwarden_canary_peer_lag_seconds" ["mountpoint", "source", "fstype", "peer"] "seconds",
+        "Age of another node's record by the server's clock, when this node last looked at it; at most 16 nodes, the worst.";
+
     NFS_OPERATIONS: Counter Stable "mountwarden_nfs_operations_total" ["mountpoint", "source", "fstype", "operation"] "",
         "Calls of the NFS client that ended, by operation (twelve names, only those that were used; one, all, on nodes with more than 200 NFS mounts). Counted by the kernel per superblock since it was mounted: mounts that share one show the same.";
     NFS_RETRANSMISSIONS: Counter Stable "mountwarden_nfs_retransmissions_total"
@@ -211,6 +227,16 @@ catalog! {
         "Lines of the kernel log about NFS since the agent started, by what they say: recovery_failed and locks_lost mean that applications lost open files or locks.";
     KERNEL_LOG_LOST: Counter Stable "mountwarden_kernel_log_lost_total" [] "",
         "Times that lines of the kernel log were overwritten before the agent read them.";
+    CANARY_INTERVAL: Gauge Stable "mountwarden_canary_interval_seconds" [] "seconds",
+        "Time between two canaries of a mount, from the configuration.";
+    CANARY_ISOLATED: Gauge Experimental "mountwarden_canary_isolated" [] "",
+        "1 when canary workers sit in a cgroup outside the agent's, 0 when not (the log says why); absent until one was written.";
+    CANARY_STRAYS: Gauge Experimental "mountwarden_canary_strays" [] "",
+        "Canary workers of earlier agents that are still stuck in the kernel; their mounts get no canary until they are gone.";
+    CANARY_RECORDS_REFUSED: Counter Experimental "mountwarden_canary_records_refused_total" [] "",
+        "Files under the name of another node's canary that are no record of it (damaged, hostile).";
+    CANARY_RECORDS_COLLECTED: Counter Experimental "mountwarden_canary_records_collected_total" [] "",
+        "Records of nodes long gone that this agent removed after two nodes agreed.";
     LOG_DROPPED: Counter Stable "mountwarden_log_dropped_total" [] "",
         "Log lines dropped because nobody read them.";
     HTTP_REFUSED: Counter Stable "mountwarden_http_refused_total" [] "",

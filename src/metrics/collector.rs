@@ -62,6 +62,7 @@ pub fn render_into(snapshot: &Snapshot, process: Option<&ProcessStats>, text: &m
     mount_verdicts(&mut page, &mounts)?;
     mount_probes(&mut page, &mounts)?;
     filesystems(&mut page, &mounts)?;
+    canaries(&mut page, &mounts)?;
     nfs_operations(&mut page, &mounts)?;
     durations(&mut page, &snapshot.agent.durations)?;
     agent_numbers(&mut page, snapshot, snapshot.mounts.len() - mounts.len())?;
@@ -180,6 +181,34 @@ fn filesystems(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), Rende
     })
 }
 
+fn canaries(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
+    let mounts: Vec<&MountStatus> = mounts.iter().copied().filter(|mount| mount.canary.is_some()).collect();
+    let of = |mount: &MountStatus| mount.canary.clone().unwrap_or_default();
+    page.per_mount(&catalog::CANARY_RESULTS, &mounts, |family, mount| {
+        of(mount).results.iter().try_for_each(|(result, count)| family.add_mount(mount, &[result], number(*count)))
+    })?;
+    page.per_mount(&catalog::CANARY_DURATION, &mounts, |family, mount| {
+        let mut steps = BTreeMap::new();
+        for step in of(mount).steps {
+            *steps.entry(step.step).or_insert(0.0) += step.seconds;
+        }
+        steps.iter().try_for_each(|(step, seconds)| family.add_mount(mount, &[step], *seconds))
+    })?;
+    page.per_mount(&catalog::CANARY_LAST, &mounts, |family, mount| {
+        of(mount).last.map_or(Ok(()), |time| family.add_mount(mount, &[], time))
+    })?;
+    page.per_mount(&catalog::CANARY_LAST_SUCCESS, &mounts, |family, mount| {
+        of(mount).last_success.map_or(Ok(()), |time| family.add_mount(mount, &[], time))
+    })?;
+    page.per_mount(&catalog::CANARY_PEERS, &mounts, |family, mount| {
+        let states = of(mount).peer_states;
+        states.iter().try_for_each(|(state, count)| family.add_mount(mount, &[state], count_to_f64(*count)))
+    })?;
+    page.per_mount(&catalog::CANARY_PEER_LAG, &mounts, |family, mount| {
+        of(mount).peers.iter().try_for_each(|peer| family.add_mount(mount, &[&peer.node], peer.lag_seconds))
+    })
+}
+
 fn nfs_operations(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
     let numbers: Numbers<OperationStatus> = [
         (&catalog::NFS_OPERATIONS, |of| Some(number(of.operations))),
@@ -213,7 +242,11 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         family.add(&["stuck"], number(agent.workers_stuck))
     })?;
     passive_evidence(page, agent)?;
-    let numbers: [(&'static Metric, f64); 18] = [
+    page.single(&catalog::CANARY_INTERVAL, snapshot.canary_interval_seconds)?;
+    if let Some(isolated) = agent.canary_isolated {
+        page.single(&catalog::CANARY_ISOLATED, flag(isolated))?;
+    }
+    let numbers: [(&'static Metric, f64); 21] = [
         (&catalog::WORKERS_KILLED, number(agent.workers_killed_total)),
         (&catalog::WORKERS_STARTED, number(agent.workers_started_total)),
         (&catalog::WORKERS_LOST, number(agent.workers_lost_total)),
@@ -228,6 +261,9 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         (&catalog::MOUNTINFO_ERRORS, number(agent.mountinfo_errors_total)),
         (&catalog::AUTOFS_TRIGGERS, count_to_f64(snapshot.autofs.len())),
         (&catalog::MOUNTS_LEFT_OUT, count_to_f64(left_out)),
+        (&catalog::CANARY_STRAYS, number(agent.canary_strays)),
+        (&catalog::CANARY_RECORDS_REFUSED, number(agent.canary_records_refused_total)),
+        (&catalog::CANARY_RECORDS_COLLECTED, number(agent.canary_records_collected_total)),
         (&catalog::LOG_DROPPED, number(agent.log_dropped_total)),
         (&catalog::HTTP_REFUSED, number(agent.http_refused_total)),
         (&catalog::CONFIG_OK, flag(agent.config_ok)),

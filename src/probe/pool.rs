@@ -35,7 +35,7 @@ const TIMER_GRAIN: Duration = Duration::from_millis(2);
 /// Bounds of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Workers kept ready.
+    /// Workers kept ready; 0: each job has a new one, which ends with it.
     pub warm: usize,
     /// Workers busy or stuck at a time.
     pub max: usize,
@@ -94,7 +94,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Shared {
-    image: Image,
+    image: Arc<Image>,
     limits: Limits,
     admission: Arc<Admission>,
     state: Mutex<State>,
@@ -115,6 +115,16 @@ impl Pool {
     /// long as the process: workers die with the thread that started them (PR_SET_PDEATHSIG).
     #[must_use]
     pub fn new(image: Image, limits: Limits) -> Pool {
+        Pool::sharing(Arc::new(image), limits)
+    }
+
+    /// Another pool of workers of the same program, with bounds of its own.
+    #[must_use]
+    pub fn beside(&self, limits: Limits) -> Pool {
+        Pool::sharing(Arc::clone(&self.shared.image), limits)
+    }
+
+    fn sharing(image: Arc<Image>, limits: Limits) -> Pool {
         let admission = Arc::new(Admission::new(limits.max, limits.per_owner));
         let shared = Shared { image, limits, admission, state: Mutex::default(), returned: Notify::new() };
         let pool = Pool { shared: Arc::new(shared) };
@@ -232,7 +242,7 @@ impl Pool {
                 if let Some(process) = state.idle.pop() {
                     return Some(process);
                 }
-                if state.counts.busy < self.shared.limits.warm as u64 {
+                if self.shared.limits.warm == 0 || state.counts.busy < self.shared.limits.warm as u64 {
                     return None;
                 }
             }

@@ -230,6 +230,16 @@ impl Schedule {
         self.lanes.entry(dev).or_default().unreaped = true;
     }
 
+    /// A worker that was killed on this superblock does not die: its target stands for it until it is gone, and the
+    /// siblings inherit instead of waiting without a word.
+    pub fn stuck(&mut self, id: TargetId, dev: Dev, now: Now) {
+        let lane = self.lanes.entry(dev).or_default();
+        lane.unreaped = true;
+        lane.blocked = lane.members.contains(&id).then_some(id);
+        let members: Vec<TargetId> = lane.members.iter().copied().filter(|member| *member != id).collect();
+        self.wake_siblings(&members, true, now);
+    }
+
     /// A target that answers errors after its own time-out (a soft mount) is dead all the same: it is asked less often.
     pub fn back_off(&mut self, id: TargetId, now: Now) {
         self.plan_next(id, Ended::Blocked, now);

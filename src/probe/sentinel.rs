@@ -19,7 +19,7 @@ const MAX_CANDIDATES: usize = 16;
 
 /// Names that come and go, or lie on another filesystem: snapshots of storage systems, silly-renamed files of the NFS
 /// client, our own directory.
-fn unsuitable(name: &[u8]) -> bool {
+pub(super) fn unsuitable(name: &[u8]) -> bool {
     let exact: [&[u8]; 6] = [b".", b"..", b"lost+found", b".zfs", b"~snapshot", b".mountwarden"];
     let prefixes: [&[u8]; 2] = [b".snapshot", b".nfs"];
     exact.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::canary::cgroup::Home;
+use super::canary::{CanaryReport, CanarySpec};
 use super::trial::{TrialReport, TrialSpec};
 use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
@@ -47,6 +49,15 @@ pub enum Job {
     Signals(SignalsJob),
     /// Mount something that nobody sees, look at its root, let it go.
     Trial(TrialSpec),
+    /// Write a canary. In a process of its own: it acts as somebody else and enters another cgroup.
+    Canary(Box<CanarySpec>),
+    /// What a canary says of this machine, and what the ones of earlier agents left.
+    CanaryHome {
+        /// The host's proc.
+        proc_root: Vec<u8>,
+        /// This agent's run.
+        run: String,
+    },
 }
 
 /// A mountpoint and what the table says is there.
@@ -116,6 +127,10 @@ pub enum Answer {
     Signals(Signals),
     /// Of `Trial`.
     Trial(TrialReport),
+    /// Of `Canary`.
+    Canary(Box<CanaryReport>),
+    /// Of `CanaryHome`.
+    CanaryHome(Home),
     /// A file could not be read.
     Failed {
         /// Why.

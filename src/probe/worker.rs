@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, sentinel, signals, spawn, steps, trial};
+use super::{ProbeReport, SentinelFate, Step, StepResult, canary, sentinel, signals, spawn, steps, trial};
 use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
@@ -118,6 +118,11 @@ impl Worker<'_> {
                     Ok(files) => Answer::Files(files),
                     Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
                 }
+            }
+            Job::Canary(spec) => Answer::Canary(Box::new(canary::run(&spec, &|step| self.enter(step))?)),
+            Job::CanaryHome { proc_root, run } => {
+                self.enter(Step::CanaryHome)?;
+                Answer::CanaryHome(canary::cgroup::home(&proc_root, &run))
             }
             Job::Trial(spec) => Answer::Trial(trial::run(&spec, &|step| self.enter(step))?),
         })

@@ -8,8 +8,8 @@ use super::{Cause, Passive};
 use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::source::Mode;
 use crate::mounts::{Kind, Mount, kind};
-use crate::probe::ProbeReport;
 use crate::probe::pool::Blocked;
+use crate::probe::{ProbeReport, Space, StepResult};
 
 /// What the mount table says of a target and what matters to the judgement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,16 +130,33 @@ pub struct ServerView {
     pub words: String,
 }
 
-/// What a canary found (written only where configured).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What the last canary found (written only where configured).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryView {
+    /// How it ended.
+    pub outcome: CanaryOutcome,
+    /// So many canaries in a row ended alike.
+    pub rounds: u32,
+    /// It acted as root.
+    pub as_root: bool,
+    /// Totals of the filesystem, where it found no room.
+    pub space: Option<Space>,
+}
+
+/// How a canary ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CanaryFinding {
+pub enum CanaryOutcome {
     /// Written, read back, the same.
     Good,
-    /// It failed with this errno.
-    Failed(i32),
+    /// An older record of this node came back: a write was run late.
+    Late,
+    /// This step failed.
+    Failed(StepResult),
     /// Read back, and differs.
     Differs,
+    /// A step did not return by its deadline.
+    Blocked(Blocked),
 }
 
 /// Everything one verdict rests on.
@@ -160,6 +177,6 @@ pub struct Evidence {
     pub passive: Passive,
     /// Most servers refuse us at the same time: more likely our own rights than theirs.
     pub many_refuse: bool,
-    /// The canary's result of this round.
-    pub canary: Option<CanaryFinding>,
+    /// The last canary, if it is young enough to count.
+    pub canary: Option<CanaryView>,
 }

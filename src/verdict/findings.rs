@@ -67,6 +67,16 @@ findings! {
     ReadonlySuperblock = "readonly_superblock",
     /// The server's name no longer leads to the address that the mount talks to.
     AddressDrift = "address_drift",
+    /// What has the name of our canary's directory or file is not ours.
+    CanaryRefused = "canary_refused",
+    /// What the first identity writes the second one cannot read.
+    UnreadableByB = "unreadable_by_b",
+    /// Entries of the root that the configured ids cannot pass.
+    UnreadableEntries = "unreadable_entries",
+    /// Another node promised more records and writes none.
+    PeerSilent = "peer_silent",
+    /// Another node's record is seen here later than it was written.
+    PeerLate = "peer_late",
 }
 
 impl Finding {

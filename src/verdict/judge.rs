@@ -35,7 +35,7 @@ impl Tuning {
 }
 
 /// The detectors that `--without-detector` knows.
-pub const DETECTORS: [&str; 10] = [
+pub const DETECTORS: [&str; 11] = [
     "blocked",
     "soft_timeout",
     "late_answer",
@@ -46,6 +46,7 @@ pub const DETECTORS: [&str; 10] = [
     "fuse",
     "errno",
     "space",
+    "canary",
 ];
 
 /// What a target's state is, and why.

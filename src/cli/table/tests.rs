@@ -44,6 +44,7 @@ fn mount(mountpoint: &str, source: &str, state: State, cause: Option<Cause>, age
         filesystem: None,
         nfs: Vec::new(),
         blocked_seconds_total: 0.0,
+        canary: None,
         decision: None,
     }
 }
@@ -57,6 +58,7 @@ fn snapshot(mounts: Vec<MountStatus>) -> Snapshot {
         ready: true,
         interval_seconds: 15.0,
         timeout_seconds: 5.0,
+        canary_interval_seconds: 60.0,
         summary: Default::default(),
         mounts,
         autofs: Vec::new(),

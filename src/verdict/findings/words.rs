@@ -24,11 +24,17 @@ const EFS: Source = (
 );
 const RFC8881: Source = ("RFC 8881, section 2.10", "https://www.rfc-editor.org/rfc/rfc8881#section-2.10");
 const MOUNTINFO: Source = ("proc_pid_mountinfo(5)", "https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html");
+const CANARY: Source = ("canaries", "canary.md");
 const MEASURED: Source = ("measured in the lab", "");
 
 pub(super) fn of(finding: Finding) -> Words {
     match finding {
         Finding::MaybeReplaced | Finding::Hidden | Finding::AddressDrift | Finding::ReadonlySuperblock => seen(finding),
+        Finding::CanaryRefused
+        | Finding::UnreadableByB
+        | Finding::UnreadableEntries
+        | Finding::PeerSilent
+        | Finding::PeerLate => written(finding),
         Finding::EfsSoft | Finding::EfsReservedPort => efs(finding),
         Finding::SoftWritable | Finding::ShortTimeout | Finding::FewRetries => patience(finding),
         _ => sharing(finding),
@@ -61,6 +67,42 @@ fn seen(finding: Finding) -> Words {
             consequence: "the kernel never asks for the name again: when the old address goes away the mount hangs, while new mounts work",
             advice: "plan a remount (evict the pods that use it) before the old address is switched off",
             sources: &[NFS5, MEASURED],
+        },
+    }
+}
+
+/// What canaries show.
+fn written(finding: Finding) -> Words {
+    match finding {
+        Finding::CanaryRefused => Words {
+            means: "a canary is configured here, and what has the name of its directory or file is not ours: a symlink, a larger file, somebody else's",
+            consequence: "nothing is written, so nothing is known of writes on this mount",
+            advice: "see the canary's own words in `mountwarden status --json`, look at `.mountwarden/` at the root of the mount, and remove what does not belong there",
+            sources: &[CANARY],
+        },
+        Finding::UnreadableByB => Words {
+            means: "what the first configured identity writes the second one cannot read",
+            consequence: "pods that share the volume with these ids cannot read each other's files",
+            advice: "compare umask, fsGroup and supplementalGroups of the pods, or give both one group and the directory the setgid bit",
+            sources: &[CANARY],
+        },
+        Finding::UnreadableEntries => Words {
+            means: "mode and owner of entries at the root do not let the configured ids in (of a sample; access control lists are not looked at)",
+            consequence: "a pod with these ids starts and then fails on those files: a mode 0700 directory of another pod's user, an export that only root may read",
+            advice: "compare `stat` of the entries on the server with runAsUser, runAsGroup and fsGroup of the pod",
+            sources: &[CANARY],
+        },
+        Finding::PeerSilent => Words {
+            means: "another node's canary on this export promised more records and writes none (by the server's clock)",
+            consequence: "that node is cut off from the export or its agent is gone; what it should have written is missing for the others",
+            advice: "look at that node in `mountwarden_canary_peer_lag_seconds` and run `mountwarden status` there",
+            sources: &[CANARY],
+        },
+        _ => Words {
+            means: "the server has a newer record of another node than programs on this node see",
+            consequence: "programs here read old data of that node: a cache that is not revalidated (`nocto`, long `acregmax`), or a server that gives out two views",
+            advice: "mount without `nocto` and with shorter attribute caching where nodes exchange data, and compare both nodes' options",
+            sources: &[CANARY, NFS5],
         },
     }
 }

@@ -1,10 +1,11 @@
 //! The rules, most telling first. Each says in its comment what was measured or specified.
 
+mod canary;
+
 use super::{Cause, Evidence, Look, Memory, Replaced, State, Tuning, words};
 use crate::mounts::Kind;
 use crate::mounts::source::Mode;
 use crate::probe::{ProbeReport, SentinelCheck, Step, StepResult};
-use crate::verdict::evidence::CanaryFinding;
 use crate::verdict::{NotRun, Observation};
 
 /// errno 512, ERESTARTSYS: what somebody's `umount2(MNT_FORCE)` leaves behind in the calls that it aborted.
@@ -290,12 +291,8 @@ fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Senti
 
 /// The server answers, but writing does not work or will not.
 fn cannot_write(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> Option<Look> {
-    match evidence.canary {
-        Some(CanaryFinding::Differs) => {
-            return Some(soft(State::Corrupt, Some(Cause::DataMismatch), words::canary_differs()));
-        }
-        Some(CanaryFinding::Failed(errno)) => return Some(canary_error(evidence, errno)),
-        Some(CanaryFinding::Good) | None => {}
+    if let Some(look) = canary::look(evidence, tuning) {
+        return Some(look);
     }
     if evidence.facts.writable_on_readonly_superblock {
         return Some(hard(State::Readonly, Some(Cause::MountedReadonly), words::readonly_superblock()));
@@ -306,19 +303,6 @@ fn cannot_write(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> O
     }
     (space.files > 0 && space.files_free == 0)
         .then(|| hard(State::Full, Some(Cause::OutOfInodes), words::out_of_inodes(space.files)))
-}
-
-fn canary_error(evidence: &Evidence, errno: i32) -> Look {
-    let (state, cause) = match errno {
-        libc::EROFS if evidence.facts.read_only => (State::Readonly, Cause::MountedReadonly),
-        libc::EROFS => (State::Readonly, Cause::ExportReadonly),
-        libc::EACCES | libc::EPERM => (State::Denied, Cause::Permission),
-        libc::ENOSPC => (State::Full, Cause::OutOfSpace),
-        libc::EDQUOT => (State::Full, Cause::Quota),
-        libc::EIO => (State::Error, Cause::IoError),
-        _ => (State::Error, Cause::Unknown),
-    };
-    Look { hard: state != State::Error, ..soft(state, Some(cause), words::canary_failed(errno)) }
 }
 
 fn hung(evidence: &Evidence, blocked: bool, said: String) -> Look {

@@ -6,6 +6,8 @@ use crate::mounts::source::Mode;
 use crate::probe::pool::Blocked;
 use crate::probe::{Identity, ProbeReport, RootAttributes, SentinelCheck, SentinelFate, Space, Step, StepResult};
 
+mod canary;
+
 const MILLI: u64 = 1000;
 
 fn tuning() -> Tuning {
@@ -401,25 +403,6 @@ fn a_writable_mount_of_a_read_only_superblock_is_readonly() {
 }
 
 #[test]
-fn what_a_canary_finds_has_its_states() {
-    use super::super::evidence::CanaryFinding::{Differs, Failed};
-    let cases = [
-        (Failed(libc::EROFS), State::Readonly, Cause::ExportReadonly),
-        (Failed(libc::EACCES), State::Denied, Cause::Permission),
-        (Failed(libc::ENOSPC), State::Full, Cause::OutOfSpace),
-        (Failed(libc::EDQUOT), State::Full, Cause::Quota),
-        (Differs, State::Corrupt, Cause::DataMismatch),
-    ];
-    for (canary, state, cause) in cases {
-        let evidence = Evidence { canary: Some(canary), ..seen(nfs(Mode::Hard), Observation::Report(good())) };
-        let first = judge(&after_good(&evidence.facts), &evidence, &tuning());
-        let second = judge(&first.memory, &evidence, &tuning()).verdict;
-        assert_eq!((second.state, second.cause), (state, Some(cause)), "{canary:?}");
-        assert_ne!(first.verdict.state, State::Corrupt, "corruption needs two rounds");
-    }
-}
-
-#[test]
 fn errno_512_is_named_for_what_it_is() {
     let evidence = seen(nfs(Mode::Hard), Observation::Report(root_failed(512, 300)));
     let once = Tuning { agree: 1, ..tuning() };
@@ -457,6 +440,7 @@ fn each_detector_has_its_case() {
         ("fuse", seen(fuse(), report(root_failed(libc::ENOTCONN, 300)))),
         ("errno", seen(nfs(Mode::Hard), report(root_failed(libc::EREMOTEIO, 300)))),
         ("space", seen(nfs(Mode::Hard), report(no_space))),
+        ("canary", canary::failed(libc::EROFS)),
     ];
     assert_eq!(cases.each_ref().map(|(name, _)| *name), DETECTORS);
     for (name, evidence) in cases {

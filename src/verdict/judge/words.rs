@@ -30,6 +30,17 @@ fn action(step: Step) -> &'static str {
         Step::TrialRoot => "a forced statx of a trial mount's root",
         Step::TrialNames => "reading a trial mount's root directory",
         Step::TrialClose => "letting a trial mount go",
+        Step::CanaryOpen => "opening the canary's file",
+        Step::CanaryRead => "reading the canary's last record",
+        Step::CanaryWrite => "the canary's write",
+        Step::CanaryCommit => "committing the canary's write",
+        Step::CanaryVerify => "reading the canary back",
+        Step::CanaryRoom => "taking a block more for the canary",
+        Step::CanaryClose => "closing the canary's file",
+        Step::CanaryReader => "reading the canary as another user",
+        Step::CanaryPeers => "reading other nodes' canaries",
+        Step::CanaryEntries => "looking at the root's entries",
+        Step::CanaryHome => "reading the machine's id",
     }
 }
 
@@ -173,10 +184,14 @@ pub(super) fn out_of_inodes(files: u64) -> String {
     format!("none of {files} inodes is free")
 }
 
-pub(super) fn canary_failed(errno: i32) -> String {
-    format!("the write canary failed with {}", errno_name(errno))
+pub(super) fn canary_failed(step: &StepResult, errno: i32) -> String {
+    format!("the mount can be read, but {}", failed(step, errno))
 }
 
-pub(super) fn canary_differs() -> String {
-    "the write canary read back differs from what was written".to_owned()
+pub(super) fn canary_blocked(canary: &Blocked) -> String {
+    format!("{}; reads are answered", blocked(canary))
+}
+
+pub(super) fn canary_differs(rounds: u32) -> String {
+    format!("what the canary read back differs from what it wrote, {rounds} times in a row")
 }

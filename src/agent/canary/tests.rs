@@ -1,0 +1,67 @@
+use super::*;
+use crate::probe::Step;
+
+fn config() -> Config {
+    Config { canary_interval: Duration::from_secs(60), interval: Duration::from_secs(15), ..Config::default() }
+}
+
+fn failed(errno: i32) -> Option<CanaryOutcome> {
+    Some(CanaryOutcome::Failed(StepResult { step: Step::CanaryWrite, errno: Some(errno), micros: 1 }))
+}
+
+#[test]
+fn ends_alike_are_counted_and_others_begin_anew() {
+    let mut canary = Canary::default();
+    let mut end = |outcome| {
+        canary.end(outcome, "x", String::new(), Duration::ZERO, 0.0);
+        canary.rounds
+    };
+    assert_eq!(end(Some(CanaryOutcome::Differs)), 1);
+    assert_eq!(end(Some(CanaryOutcome::Differs)), 2);
+    assert_eq!(end(Some(CanaryOutcome::Good)), 1);
+    assert_eq!(end(Some(CanaryOutcome::Differs)), 1);
+    assert_eq!([end(failed(5)), end(failed(5)), end(failed(30))], [1, 2, 1]);
+    assert_eq!([end(None), end(None)], [1, 1], "what was not written proves nothing");
+}
+
+#[test]
+fn a_bad_end_is_tried_again_soon_and_then_ever_less_often() {
+    let (mut canary, seconds) = (Canary::default(), Duration::from_secs);
+    let mut after = |outcome| {
+        canary.outcome = outcome;
+        canary.plan(seconds(1000), &config());
+        canary.due - seconds(1000)
+    };
+    assert_eq!(after(Some(CanaryOutcome::Good)), seconds(60));
+    let bad = [after(failed(30)), after(failed(30)), after(failed(30)), after(failed(30))];
+    assert_eq!(bad, [15, 30, 60, 60].map(seconds));
+    assert_eq!(after(Some(CanaryOutcome::Late)), seconds(60));
+    assert_eq!(after(None), seconds(15), "a good one ended the row");
+}
+
+#[test]
+fn an_old_canary_is_no_evidence() {
+    let mut canary = Canary::default();
+    canary.end(failed(30), "failed", String::new(), Duration::from_secs(100), 0.0);
+    assert!(canary.view(Duration::from_secs(250), &config()).is_some());
+    assert!(canary.view(Duration::from_secs(256), &config()).is_none());
+}
+
+#[test]
+fn nothing_is_written_after_a_round_that_was_not_good() {
+    let step = |step, errno, micros| StepResult { step, errno, micros };
+    let good = ProbeReport {
+        steps: vec![step(Step::StatxRoot, None, 300)],
+        root: Some(crate::probe::RootAttributes { ino: 2, nlink: 2, mode: 0o40755 }),
+        ..ProbeReport::default()
+    };
+    let slow = Duration::from_secs(1);
+    assert!(fits(&good, slow));
+    let with = |steps| ProbeReport { steps, ..good.clone() };
+    assert!(!fits(&with(vec![step(Step::Sentinel, Some(libc::EIO), 1)]), slow));
+    assert!(!fits(&with(vec![step(Step::StatxRoot, None, 1_000_000)]), slow));
+    assert!(!fits(&ProbeReport { mismatch: true, ..good.clone() }, slow));
+    assert!(!fits(&ProbeReport { root: None, ..good.clone() }, slow));
+    let gone = crate::probe::SentinelCheck { fate: crate::probe::SentinelFate::Gone, errno: None, micros: 1 };
+    assert!(!fits(&ProbeReport { sentinels: vec![gone], ..good }, slow));
+}

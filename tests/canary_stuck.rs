@@ -1,0 +1,81 @@
+//! Canaries that hang while reads are answered: one whose worker can be killed, and one whose worker cannot. Needs root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::indexing_slicing, reason = "tests")]
+
+mod common {
+    #![allow(dead_code, unreachable_pub, reason = "shared: each test crate uses its part of it")]
+    pub mod agent;
+    pub mod canary;
+    pub mod fusefs;
+    pub mod process;
+    pub mod sandbox;
+    pub mod wait;
+}
+
+use mountwarden::verdict::{Cause, State};
+use nix::sys::signal::Signal;
+
+use common::agent::Agent;
+use common::canary::{canary, config, is};
+use common::fusefs::FuseFs;
+use common::process::{children_of, state_of};
+use common::sandbox::Sandbox;
+use common::wait::{PATIENCE, eventually};
+
+#[test]
+fn a_canary_that_hangs_is_seen_and_ends_with_the_hang() {
+    let Some(sandbox) = Sandbox::enter("a_canary_that_hangs_is_seen_and_ends_with_the_hang") else { return };
+    let directory = sandbox.dir("fuse");
+    let mut fuse = FuseFs::mount(&directory, &["--allow-other"]);
+    fuse.order("hang lookup");
+    let agent = Agent::start(&["--config", &config(&sandbox, "")]);
+    let hung = agent.eventually(&directory, PATIENCE, is(State::Hung, Some(Cause::DaemonStuck)));
+    assert!(hung.evidence.contains("reads are answered"), "{}", hung.evidence);
+    assert_eq!(canary(&hung).result, "timeout");
+    // Reads go on meanwhile.
+    let probed = hung.probes.get("ok").copied().unwrap_or(0);
+    agent.eventually(&directory, PATIENCE, |mount| mount.probes.get("ok").copied().unwrap_or(0) > probed + 1);
+    fuse.order("healthy");
+    agent.eventually(&directory, PATIENCE, |mount| canary(mount).result == "failed");
+}
+
+#[test]
+fn a_canary_worker_that_cannot_be_killed_is_alone_and_the_next_agent_finds_it() {
+    let test = "a_canary_worker_that_cannot_be_killed_is_alone_and_the_next_agent_finds_it";
+    let Some(sandbox) = Sandbox::enter(test) else { return };
+    let directory = sandbox.dir("fuse");
+    let mut fuse = FuseFs::mount(&directory, &["--allow-other"]);
+    fuse.order("wedge lookup");
+    let config = config(&sandbox, "");
+    let mut agent = Agent::start(&["--config", &config]);
+    agent.eventually(&directory, PATIENCE, is(State::Hung, Some(Cause::DaemonStuck)));
+    let stuck = eventually("a worker is stuck", PATIENCE, || {
+        let stuck: Vec<u32> =
+            children_of(agent.id()).into_iter().filter(|(_, state)| *state == 'D').map(|(pid, _)| pid).collect();
+        (!stuck.is_empty()).then_some(stuck)
+    });
+    assert_eq!(stuck.len(), 1);
+    let isolated = agent.snapshot().agent.canary_isolated;
+    let (status, _) = agent.terminate();
+    assert!(status.success(), "a stuck worker keeps no agent from ending");
+    assert_eq!(state_of(stuck[0]), Some('D'));
+    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", stuck[0])).unwrap();
+    if !own.contains("/mountwarden.canary/") {
+        // No unified hierarchy to put it into; then nobody can find it.
+        assert_ne!(isolated, Some(true));
+        common::sandbox::skip(test, "there is no unified cgroup hierarchy");
+        return;
+    }
+    // An answer to whoever is not stuck: the next agent's own probe.
+    let agent = Agent::start(&["--config", &config]);
+    agent.eventually(&directory, PATIENCE, |mount| canary(mount).detail.contains("earlier agent"));
+    assert_eq!(agent.snapshot().agent.canary_strays, 1);
+    let more = children_of(agent.id()).into_iter().filter(|(_, state)| *state == 'D').count();
+    assert_eq!(more, 0, "it does not add to it");
+    fuse.kill();
+    eventually("the stuck worker is gone", PATIENCE, || {
+        // Its parent is whoever adopts orphans here, which may not reap.
+        matches!(state_of(stuck[0]), None | Some('Z')).then_some(())
+    });
+    agent.signal(Signal::SIGTERM);
+}
