@@ -1,5 +1,6 @@
 //! What the records of other nodes say: who is seen, how late, who has fallen silent. Pure.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -117,7 +118,7 @@ impl Peers {
     #[must_use]
     pub fn all(&self) -> Vec<&Peer> {
         let mut all: Vec<&Peer> = self.known.values().collect();
-        all.sort_by(|a, b| (b.state, b.lag_micros).cmp(&(a.state, a.lag_micros)));
+        all.sort_by_key(|peer| Reverse((peer.state, peer.lag_micros)));
         all
     }
 

@@ -118,8 +118,8 @@ fn hierarchy(proc_root: &[u8]) -> Result<(OwnedFd, bool), Errno> {
             let Ok(root) = rustix::fs::open(OsStr::from_bytes(&path), flags, Mode::empty()) else { continue };
             let unified = rustix::fs::fstatfs(&root).is_ok_and(|about| about.f_type == CGROUP2_SUPER_MAGIC);
             // Only the root of the hierarchy has no events of its own.
-            let whole = || rustix::fs::statat(&root, "cgroup.events", AtFlags::SYMLINK_NOFOLLOW) == Err(Errno::NOENT);
-            if unified && whole() {
+            let events = || rustix::fs::statat(&root, "cgroup.events", AtFlags::SYMLINK_NOFOLLOW);
+            if unified && matches!(events(), Err(Errno::NOENT)) {
                 return Ok((root, only));
             }
         }
