@@ -48,6 +48,7 @@ struct Row {
     heals: Heals,
     #[serde(default)]
     hangs: bool,
+    canary: Option<String>,
     #[serde(default)]
     load: bool,
     #[serde(default)]
@@ -167,6 +168,8 @@ pub(crate) struct Cell {
     pub(crate) heals: Heals,
     pub(crate) server: Server,
     pub(crate) hangs: bool,
+    /// Whom a canary writes as (`canary.identity`); without, none is written.
+    pub(crate) canary: Option<String>,
     pub(crate) load: bool,
     pub(crate) interval: f64,
     pub(crate) deadline: f64,
@@ -249,6 +252,7 @@ impl Matrix {
             heals: row.heals,
             server: row.server,
             hangs: row.hangs,
+            canary: row.canary.clone(),
             load: row.load,
             interval,
             deadline,

@@ -44,8 +44,11 @@ impl Agent {
         command.args(["run", "--listen", METRICS, "--listen-ui", PAGES, "--log-format", "json", "--config", CONFIG]);
         // Every judgement with its evidence: what a failed cell is explained from.
         command.args(["--log-level", "info,mountwarden=debug"]);
-        // The only setting of the lab that has no flag.
-        std::fs::write(CONFIG, format!("backoff_max: {}\n", duration(cell.backoff_max)))?;
+        // The settings of the lab that have no flag.
+        let canary = cell.canary.as_ref().map_or(String::new(), |identity| {
+            format!("canary: {{mounts: [/mnt/cl], interval: {}, identity: \"{identity}\"}}\n", duration(cell.interval))
+        });
+        std::fs::write(CONFIG, format!("backoff_max: {}\n{canary}", duration(cell.backoff_max)))?;
         for (flag, seconds) in [("--interval", cell.interval), ("--timeout", cell.deadline)] {
             command.arg(flag).arg(duration(seconds));
         }

@@ -60,6 +60,9 @@ ask_host() {
   while [ -e /run/out/request ]; do sleep 0.02; done
 }
 
+# export_as OPTIONS: the same export, otherwise.
+export_as() { in_srv exportfs -o "$1,insecure,no_subtree_check,fsid=0" "*:$EXP"; }
+
 fault() {
   case $1 in
     none) ;;
@@ -95,6 +98,12 @@ fault() {
     full) use_up_space ;;
     full_of_inodes) use_up_inodes ;;
     freeze) fsfreeze -f $EXP ;;
+    export_ro) export_as "ro,no_root_squash" ;;
+    # Nobody but root may write there, and root is nobody on the server now.
+    squash) chmod 755 $EXP; export_as "rw,root_squash" ;;
+    squash_all) chmod 755 $EXP; export_as "rw,all_squash" ;;
+    # The directory belongs to the user that the canary writes as.
+    squash_owned) chown -R 1000:1000 $EXP; chmod 755 $EXP; export_as "rw,root_squash" ;;
     clock) clock_by 21600; a_round; clock_by -43200 ;;
     clock_drop) cut_path; clock_by 21600 ;;
     *) say "no fault named $1"; return 1 ;;
@@ -122,6 +131,8 @@ heal() {
     full | full_of_inodes) rm -rf $EXP/d/filler ;;
     clock_drop) clock_by -43200; a_round; restore_path ;;
     freeze) fsfreeze -u $EXP ;;
+    export_ro) exports_up ;;
+    squash | squash_all | squash_owned) chmod 777 $EXP; exports_up ;;
     *) say "no way to heal $1"; return 1 ;;
   esac
 }
