@@ -1,5 +1,6 @@
 //! `run`: the loop until SIGTERM.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,11 @@ const READ_GAP: Duration = Duration::from_millis(100);
 const READ_COST: u32 = 10;
 
 /// A snapshot costs time and memory by the number of targets. News (a state that changed) is published this much later
-/// than the last snapshot at least, per target and within the bounds; mere numbers by the second line.
+/// than the last snapshot at least, per target and within the bounds; mere numbers by the second line, and once in an
+/// interval at least: from 100 targets on at the default one.
 const NEWS_GAP: (Duration, Duration, Duration) =
     (Duration::from_millis(3), Duration::from_millis(200), Duration::from_secs(1));
-const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(1));
 
 /// So long is waited for workers to die, and for the log to write out its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(150);
@@ -61,8 +63,13 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
     let mut kernel_log = agent.listen();
+    // One timer for the whole run: a new one would make the runtime write to its eventfd, and poll it, at every event.
+    let mut timer = pin!(sleep_until(agent.wake()));
     loop {
         let wake = agent.wake();
+        if timer.deadline() != wake {
+            timer.as_mut().reset(wake);
+        }
         tokio::select! {
             biased;
             _ = terminate.recv() => break,
@@ -75,7 +82,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
                 Err(error) => return Err(error).context("a part of the agent failed"),
             },
             news = kernel_log.news() => agent.core.take_kernel_news(news),
-            () = sleep_until(wake) => agent.note_delay(wake),
+            () = timer.as_mut() => agent.note_delay(wake),
         }
         agent.step();
     }

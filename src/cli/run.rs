@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
+
 use super::Exit;
 use super::output::{complain, print};
 use super::settings::Settings;
@@ -27,10 +29,12 @@ fn start(config: Config, settings: Settings) -> anyhow::Result<()> {
     let logs = Logs::start(config.log_format, &config.log_level, Output::Stdout)?;
     let reload = Arc::new(move || Ok(settings.load()?));
     let runtime = runtime()?;
-    let result = runtime.block_on(crate::agent::run(config, reload, logs));
+    // As a task of its own: whatever wakes the future of `block_on` writes to an eventfd and polls it back, twice for each
+    // probe, while a task is put on a list.
+    let result = runtime.block_on(async { tokio::spawn(crate::agent::run(config, reload, logs)).await });
     // A name look-up may still sit in a thread of the runtime; it must not delay the end.
     runtime.shutdown_background();
-    result
+    result.context("the loop failed")?
 }
 
 /// One thread, this one: probe workers die with the thread that started them, and it lives as long as the process.

@@ -1,7 +1,8 @@
 //! Snapshot in, exposition text out.
 //!
-//! Families are built and encoded one after the other, and a large one in slices: what stands in memory beside the text
-//! is never more than [`SLICE`] series.
+//! A series of one number is written as it comes: made for an encoder first it costs ten allocations, and there are forty
+//! of them for each mount. Histograms are few; their rules are the encoder's. They are built in slices: what stands in
+//! memory beside the text is never more than [`SLICE`] of them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -9,13 +10,13 @@ use std::fmt::Write as _;
 use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use super::catalog::{self, Kind, Metric, TRIPLE};
+use super::catalog::{self, Kind, Metric};
 use super::process::ProcessStats;
 use crate::passive::kernel_log;
 use crate::snapshot::{AgentStats, DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, Snapshot};
 use crate::verdict::{Finding, Severity, State};
 
-/// Series that are encoded at once. A series costs about 700 bytes until it is text, so this is 180 KiB.
+/// Histograms that are encoded at once. One costs about 2 kB until it is text, so this is 512 KiB.
 const SLICE: usize = 256;
 
 /// States that the read probes of every mount can show: their transition counters stand at 0 from the start, so that
@@ -321,7 +322,7 @@ impl Page<'_> {
         metric: &'static Metric,
         fill: impl FnOnce(&mut Family<'_>) -> Result<(), RenderError>,
     ) -> Result<(), RenderError> {
-        let mut family = Family { text: self.text, metric, series: Vec::new(), header: None };
+        let mut family = Family { text: self.text, metric, series: Vec::new(), headed: false };
         fill(&mut family)?;
         family.flush()
     }
@@ -344,39 +345,52 @@ impl Page<'_> {
 struct Family<'a> {
     text: &'a mut String,
     metric: &'static Metric,
-    /// Series that are not text yet.
+    /// Histograms that are not text yet.
     series: Vec<proto::Metric>,
-    /// Length of the `# HELP` and `# TYPE` lines, once they are written.
-    header: Option<usize>,
+    /// The `# HELP` and `# TYPE` lines are written.
+    headed: bool,
 }
 
 impl Family<'_> {
     /// Adds a series; `values` in the order of the catalog's labels.
     fn add(&mut self, values: &[&str], value: f64) -> Result<(), RenderError> {
-        let labels = labels(self.metric.labels, values);
-        self.push(labels, value)
+        self.write(values.iter().copied(), value);
+        Ok(())
     }
 
     /// Adds a series of a mount; `values` are those of the labels after the triple.
     fn add_mount(&mut self, mount: &MountStatus, values: &[&str], value: f64) -> Result<(), RenderError> {
-        let mut pairs = Vec::with_capacity(self.metric.labels.len());
-        pairs.extend(TRIPLE.iter().zip(triple(mount)).map(|(name, value)| pair(name, value)));
-        pairs.extend(self.metric.labels.iter().skip(TRIPLE.len()).zip(values).map(|(name, value)| pair(name, value)));
-        self.push(pairs, value)
+        self.write(triple(mount).into_iter().chain(values.iter().copied()), value);
+        Ok(())
     }
 
-    fn push(&mut self, labels: Vec<LabelPair>, value: f64) -> Result<(), RenderError> {
-        let mut series = proto::Metric::from_label(labels);
-        if self.metric.kind == Kind::Counter {
-            let mut counter = proto::Counter::default();
-            counter.set_value(value);
-            series.set_counter(counter);
-        } else {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(value);
-            series.set_gauge(gauge);
+    /// Writes a series of one number.
+    fn write<'v>(&mut self, values: impl Iterator<Item = &'v str>, value: f64) {
+        self.head();
+        let text = &mut *self.text;
+        text.push_str(self.metric.name);
+        let mut separator = '{';
+        for (name, value) in self.metric.labels.iter().zip(values) {
+            text.push(separator);
+            text.push_str(name);
+            text.push_str("=\"");
+            escape_into(text, value);
+            text.push('"');
+            separator = ',';
         }
-        self.push_series(series)
+        if separator == ',' {
+            text.push('}');
+        }
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, " {value}");
+    }
+
+    /// Writes the header before the first series. The catalog holds neither backslashes nor newlines in help texts (a
+    /// test says so), hence nothing is escaped here.
+    fn head(&mut self) {
+        if !std::mem::replace(&mut self.headed, true) {
+            self.text.push_str(&header(self.metric));
+        }
     }
 
     fn add_histogram(&mut self, histogram: &DurationHistogram) -> Result<(), RenderError> {
@@ -400,7 +414,8 @@ impl Family<'_> {
         if self.series.len() >= SLICE { self.flush() } else { Ok(()) }
     }
 
-    /// Encodes what is pending. The encoder writes the two header lines each time; all but the first are taken out again.
+    /// Encodes the histograms that are pending. The encoder writes the two header lines each time; all but the first are
+    /// taken out again.
     fn flush(&mut self) -> Result<(), RenderError> {
         if self.series.is_empty() {
             return Ok(());
@@ -418,20 +433,32 @@ impl Family<'_> {
         TextEncoder::new()
             .encode_utf8(&[family], self.text)
             .map_err(|source| RenderError::Encode { metric: self.metric.name, source })?;
-        match self.header {
-            Some(length) => self.text.replace_range(start..start + length, ""),
-            None => self.header = Some(header_length(self.metric)),
+        if std::mem::replace(&mut self.headed, true) {
+            self.text.replace_range(start..start + header(self.metric).len(), "");
         }
         Ok(())
     }
 }
 
-/// The catalog holds neither backslashes nor newlines in help texts (a test says so), hence nothing is escaped there.
-fn header_length(metric: &Metric) -> usize {
-    let mut header = String::new();
-    // Writing to a String cannot fail.
-    let _ = write!(header, "# HELP {0} {1}\n# TYPE {0} {2}\n", metric.name, metric.help, metric.kind.as_str());
-    header.len()
+/// The two lines before the series of a metric, as the encoder writes them.
+fn header(metric: &Metric) -> String {
+    format!("# HELP {0} {1}\n# TYPE {0} {2}\n", metric.name, metric.help, metric.kind.as_str())
+}
+
+/// A label's value as the text format wants it.
+fn escape_into(text: &mut String, value: &str) {
+    if !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        text.push_str(value);
+        return;
+    }
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
 }
 
 fn labels(names: &[&'static str], values: &[&str]) -> Vec<LabelPair> {

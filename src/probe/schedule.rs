@@ -19,6 +19,10 @@ pub type Now = Duration;
 /// together, must not reach a server in step. Never late: "known within an interval" is a promise.
 const JITTER: f64 = 0.1;
 
+/// What would be due within this share of the interval is due together with the first: waking up costs more than a probe,
+/// for the agent and for its workers. Early, never late, and drawn anew each round, so no two stay together.
+const TOGETHER: f64 = 0.02;
+
 /// How the schedule runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
@@ -156,11 +160,16 @@ impl Schedule {
         self.wake_siblings(&members, opened, now);
     }
 
-    /// Takes what is due. A target given out as [`Due::Probe`] counts as in flight until [`Schedule::ended`].
+    /// Takes what is due, and with it what would be due in a moment. A target given out as [`Due::Probe`] counts as in
+    /// flight until [`Schedule::ended`].
     pub fn take_due(&mut self, now: Now) -> Vec<Due> {
         let mut due = Vec::new();
+        if self.next_wake().is_none_or(|at| at > now) {
+            return due;
+        }
+        let until = now + self.pace.interval.mul_f64(TOGETHER);
         while let Some(&(at, id)) = self.queue.first() {
-            if at > now {
+            if at > until {
                 break;
             }
             self.unqueue(id);

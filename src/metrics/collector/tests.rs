@@ -101,6 +101,27 @@ fn the_exposition_is_the_golden_file() {
     }
 }
 
+proptest::proptest! {
+    /// The prometheus crate's encoder is the reference for what is written without it.
+    #[test]
+    fn a_series_is_written_as_the_encoder_writes_it(server in ".*", step in "[a\\\\\"\n\u{e9}]*", value: f64) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        let mut series = proto::Metric::from_label(labels(catalog::MOUNT_UP.labels, &[&server, &step, "nfs"]));
+        series.set_gauge(gauge);
+        let mut family = MetricFamily::default();
+        family.set_name(catalog::MOUNT_UP.name.to_owned());
+        family.set_help(catalog::MOUNT_UP.help.to_owned());
+        family.set_field_type(MetricType::GAUGE);
+        family.set_metric(vec![series]);
+        let expected = TextEncoder::new().encode_to_string(&[family]).expect("encodes");
+        let mut text = String::new();
+        let add = |family: &mut Family<'_>| family.add(&[&server, &step, "nfs"], value);
+        Page { text: &mut text }.family(&catalog::MOUNT_UP, add).expect("renders");
+        proptest::prop_assert_eq!(text, expected);
+    }
+}
+
 #[test]
 fn every_metric_of_the_catalog_is_filled_and_no_other() {
     let text = render(&golden_snapshot(), Some(&process())).expect("render");
@@ -124,7 +145,10 @@ fn the_labels_of_every_series_are_those_of_the_catalog() {
 
 #[test]
 fn no_series_stands_twice_even_over_many_slices() {
-    let snapshot = many(SLICE * 2 + 3);
+    let mut snapshot = many(SLICE * 2 + 3);
+    let pattern = snapshot.agent.durations[0].clone();
+    let named = |number| DurationHistogram { server: format!("srv{number}"), ..pattern.clone() };
+    snapshot.agent.durations = (0..SLICE * 2 + 3).map(named).collect();
     let samples = parse(&render(&snapshot, None).expect("render"));
     let mut seen = HashMap::new();
     for sample in &samples {
@@ -137,7 +161,9 @@ fn no_series_stands_twice_even_over_many_slices() {
 
 #[test]
 fn a_family_of_many_slices_has_one_header() {
-    let text = render(&many(SLICE * 2), None).expect("render");
+    let mut snapshot = many(SLICE * 2);
+    snapshot.agent.durations = vec![snapshot.agent.durations[0].clone(); SLICE * 2];
+    let text = render(&snapshot, None).expect("render");
     for metric in ALL {
         let header = format!("# TYPE {} ", metric.name);
         assert!(text.matches(&header).count() <= 1, "{} has several headers", metric.name);

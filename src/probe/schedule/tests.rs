@@ -30,6 +30,25 @@ fn a_new_target_is_probed_at_once_and_then_each_interval_with_jitter() {
 }
 
 #[test]
+fn what_is_due_in_a_moment_is_taken_along_and_later_on_apart() {
+    let mut schedule = schedule();
+    for id in 1..=200 {
+        schedule.add(id, dev(u32::try_from(id).unwrap()), "", true, at(0));
+    }
+    assert_eq!(schedule.take_due(at(0)).len(), 200);
+    (1..=200).for_each(|id| schedule.ended(id, dev(u32::try_from(id).unwrap()), Ended::Answered, at(0)));
+    let mut batches = Vec::new();
+    while let Some(next) = schedule.next_wake() {
+        assert_eq!(schedule.take_due(next - Duration::from_millis(1)), [], "nothing is early by itself");
+        batches.push((next, schedule.take_due(next).len()));
+    }
+    // The jitter of 1.5 s holds four or five moments of 0.3 s.
+    assert!((4..=6).contains(&batches.len()), "{batches:?}");
+    assert!(batches.iter().all(|(_, count)| (1..=80).contains(count)), "{batches:?}");
+    assert!(batches.iter().all(|(next, _)| *next <= at(15)), "late: {batches:?}");
+}
+
+#[test]
 fn two_targets_of_one_superblock_are_never_in_flight_together() {
     let mut schedule = schedule();
     schedule.add(1, dev(1), "srv", true, at(0));
