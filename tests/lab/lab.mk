@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-blind lab-trials lab-releases demo
+.PHONY: lab lab-quick lab-blind lab-trials lab-nodes lab-releases demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -26,6 +26,10 @@ RUNS ?= 1
 lab-releases: build ## Dead mounts of pods with stuck processes, let go on NFS v3 to v4.2 (4 minutes; RUNS=20: an hour)
 	@tests/packages.sh lab
 	$(LAB) releases --runs $(RUNS)
+
+lab-nodes: build ## Two nodes whose canaries see each other, until one is cut off (2 minutes)
+	@tests/packages.sh lab
+	$(LAB) nodes
 
 demo: build ## A server that goes silent, is replaced, unexported: the agent at work
 	@tests/packages.sh demo

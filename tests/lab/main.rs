@@ -17,6 +17,7 @@ mod interrupt;
 mod kernel;
 mod machine;
 mod matrix;
+mod nodes;
 mod releases;
 mod report;
 mod rpcs;
@@ -85,6 +86,12 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         runs: usize,
     },
+    /// Two nodes whose canaries see each other, until one is cut off.
+    Nodes {
+        /// The binary under test.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+    },
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -98,6 +105,8 @@ enum Guest {
     Statx { path: PathBuf },
     /// Waits until the agent says STATE about a mount; prints state and cause.
     Await { mountpoint: String, state: String, limit: f64 },
+    /// Waits until the agent says STATE about the node PEER.
+    Peer { mountpoint: String, peer: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
     /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
@@ -115,7 +124,7 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 9] = ["run", "demo", "rpcs", "trials", "releases", "asks", "guest", "help", "--help"];
+const COMMANDS: [&str; 10] = ["run", "demo", "rpcs", "trials", "releases", "asks", "guest", "help", "--help", "nodes"];
 
 fn main() -> ExitCode {
     // Workers start from the program that has the pool: here this one.
@@ -141,6 +150,10 @@ fn main() -> ExitCode {
 impl Command {
     fn execute(self) -> Result<bool> {
         match self {
+            Command::Nodes { agent } => return nodes::run(&agent),
+            Command::Guest(Guest::Peer { mountpoint, peer, state, limit }) => {
+                return Ok(nodes::wait_for(&mountpoint, &peer, &state, limit));
+            }
             Command::Run(options) => return runner::run(&options),
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
