@@ -15,7 +15,7 @@ ARGS ?=
 .NOTPARALLEL:
 
 # lab, lab-quick, lab-blind and demo are declared where their rules are: a phony target without a rule would count as done.
-.PHONY: help build run test bench lint fmt
+.PHONY: help build run test fuzz bench lint fmt
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ lint: ## Check format and lints, change nothing
 
 fmt: ## Format the code
 	$(CARGO) fmt
+
+# Ten minutes for each target; FUZZ='--seconds 60 mountinfo' for less.
+FUZZ ?= --keep
+
+fuzz: ## Fuzz every decoder, ten minutes each (FUZZ='--seconds 60 mountinfo'); the corpus is in tests/fixtures/fuzz
+	@tests/packages.sh build
+	nice -n 19 $(CARGO) test $(LOCKED) --profile fuzz --test fuzz -- run $(FUZZ)
 
 bench: build ## Measure the cost of the agent (docs/performance.md)
 	@tests/packages.sh bench

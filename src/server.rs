@@ -21,7 +21,7 @@ pub mod conclude;
 pub mod dns;
 pub mod examine;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub mod handle;
 pub mod link;
 pub mod mountd;
@@ -30,6 +30,7 @@ pub mod nfs3;
 pub mod nfs4;
 pub mod portmap;
 pub mod proxy;
+pub mod replies;
 pub mod rpc;
 mod xdr;
 

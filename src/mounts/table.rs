@@ -54,7 +54,8 @@ impl Table {
     }
 
     /// The table of two files' contents.
-    fn of(own: &[u8], host: Result<Vec<u8>, String>) -> Table {
+    #[must_use]
+    pub fn of(own: &[u8], host: Result<Vec<u8>, String>) -> Table {
         let own = resolved(own, View::Own);
         match host.map(|bytes| resolved(&bytes, View::Host)) {
             Ok(host) => Table::merge(own, host),

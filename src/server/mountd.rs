@@ -83,7 +83,7 @@ pub async fn exports(link: &mut Link, path: &str) -> Result<Exports, Failure> {
     decode_exports(&results, cut, path)
 }
 
-fn decode_exports(results: &[u8], cut: bool, path: &str) -> Result<Exports, Failure> {
+pub(super) fn decode_exports(results: &[u8], cut: bool, path: &str) -> Result<Exports, Failure> {
     let mut found = Exports { cut, ..Exports::default() };
     let mut holder: Option<&[u8]> = None;
     let mut reader = Reader::new(results);
@@ -159,7 +159,7 @@ pub async fn may_mount(link: &mut Link, path: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn decode_mount(results: &[u8]) -> Result<(), Failure> {
+pub(super) fn decode_mount(results: &[u8]) -> Result<(), Failure> {
     let mut reader = Reader::new(results);
     match reader.word().map(Status) {
         Some(Status::OK) => {}

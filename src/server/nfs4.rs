@@ -154,5 +154,13 @@ async fn send(link: &mut Link, ops: &[Op<'_>]) -> Result<Vec<Done>, Failure> {
     Compound(ops).decode(&results)
 }
 
+/// The results of a compound with as many operations as [`walk`] sends at most, and a lock test behind them.
+pub(super) fn decode_longest(results: &[u8]) -> Result<usize, Failure> {
+    let names = (0..PER_COMPOUND).flat_map(|_| [Op::Lookup(b"name"), Op::Attributes]);
+    let ops: Vec<Op<'_>> =
+        [Op::PutRoot, Op::Attributes].into_iter().chain(names).chain([Op::Handle, Op::TestLock]).collect();
+    Compound(&ops).decode(results).map(|done| done.len())
+}
+
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub async fn port_of(link: &mut Link, program: u32, version: u32) -> Result<Opti
     decode(&link.call(&query).await?)
 }
 
-fn decode(results: &[u8]) -> Result<Option<u16>, Failure> {
+pub(super) fn decode(results: &[u8]) -> Result<Option<u16>, Failure> {
     let port = Reader::new(results).word().ok_or_else(|| Failure::garbage("the portmapper's reply has no port"))?;
     let port = u16::try_from(port).map_err(|_| Failure::Garbage(format!("the portmapper says port {port}")))?;
     Ok(Some(port).filter(|port| *port != 0))
