@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::snapshot::{Snapshot, UnixSeconds};
 
 pub use lookup::check;
+pub(crate) use lookup::holder;
 pub use run::{Reload, run};
 
 /// What one pass over the mounts found.
@@ -40,7 +41,7 @@ pub struct CheckResult {
 
 /// Wall clock, for people and metrics; deadlines use the monotonic one.
 #[expect(clippy::disallowed_methods, reason = "when something happened, as people count it")]
-fn unix_now() -> UnixSeconds {
+pub(crate) fn unix_now() -> UnixSeconds {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
 }
 

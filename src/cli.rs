@@ -2,6 +2,7 @@
 
 mod check;
 mod coordinate;
+mod diagnose;
 mod exit;
 mod help;
 mod nagios;
@@ -37,6 +38,9 @@ enum Command {
     /// Look at all network mounts, or at those that hold PATH, once; needs no agent.
     #[command(after_help = help::CHECK)]
     Check(check::CheckArgs),
+    /// Say why a mount is dead, or SERVER:/EXPORT cannot be mounted, step by step.
+    #[command(after_help = help::DIAGNOSE)]
+    Diagnose(diagnose::DiagnoseArgs),
     /// Ask the running agent and print its table.
     #[command(after_help = help::STATUS)]
     Status(status::StatusArgs),
@@ -77,6 +81,7 @@ fn dispatch(command: Command) -> Exit {
     match command {
         Command::Run(settings) => run::run(settings),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Coordinate(settings) => coordinate::coordinate(&settings),
         Command::CheckConfig(settings) => run::check_config(&settings),

@@ -15,6 +15,8 @@
 //! | remedy | [`remedy`] | umount2(2) in a worker of its own |
 //! | report | [`snapshot`], [`metrics`], [`http`], [`cli`] | memory and sockets |
 //!
+//! [`diagnose`] asks all of it about one mount, or about an export before it is mounted.
+//!
 //! [`agent`] builds these parts and owns the loop; [`config`] says how it is meant to run.
 //!
 //! Tenets:
@@ -30,6 +32,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod coordinator;
+pub mod diagnose;
 pub mod http;
 pub mod localfs;
 pub mod logging;

@@ -44,6 +44,7 @@ fn help_teaches_examples_states_and_exit_codes_within_a_hundred_columns() {
         &["run", "--help"],
         &["coordinate", "--help"],
         &["check", "--help"],
+        &["diagnose", "--help"],
         &["status", "--help"],
         &["-h"],
     ] {
@@ -69,7 +70,7 @@ fn version_is_told() {
 
 #[test]
 fn a_mistyped_flag_is_answered_with_the_nearest_one() {
-    for (command, expected) in [("run", 64), ("check", 3), ("status", 3)] {
+    for (command, expected) in [("run", 64), ("check", 3), ("diagnose", 3), ("status", 3)] {
         let (code, _, err) = run(&mut mountwarden(&[command, "--confg", "x"]));
         assert_eq!(code, expected, "{command}");
         assert!(err.contains("'--config'"), "{err}");
@@ -244,4 +245,56 @@ fn an_agent_that_never_answers_costs_three_seconds() {
     assert_eq!(code, 3);
     assert!(err.contains("did not answer within 3 seconds"), "{err}");
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
+/// A port on the loopback address at which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn diagnose_says_why_an_export_cannot_be_mounted() {
+    let options = format!("port={}", free_port());
+    let arguments = ["diagnose", "127.0.0.1:/data", "-o", &options, "--timeout", "2s"];
+    let (code, out, err) = run(&mut mountwarden(&arguments));
+    assert_eq!((code, err.as_str()), (2, ""), "{out}");
+    assert!(
+        out.contains("Result: it cannot be mounted, cause: server_refused") && out.contains("What to do:"),
+        "{out}"
+    );
+    assert!(!out.contains('\u{1b}'), "colours are for terminals: {out}");
+    let (code, out, _) = run(mountwarden(&arguments).arg("--nagios"));
+    assert_eq!((code, out.lines().count()), (2, 1));
+    assert!(
+        out.starts_with("DIAGNOSIS CRITICAL - 127.0.0.1:/data: server_refused: ") && out.contains(" | seconds="),
+        "{out}"
+    );
+    let (code, out, _) = run(mountwarden(&arguments).arg("--json"));
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &document["cause"], &document["result"]), (2, &"server_refused".into(), &"dead".into()));
+    assert_eq!(document["schema"], "mountwarden.io/diagnosis/v1");
+}
+
+#[test]
+fn flags_of_diagnose_have_twins_in_the_environment() {
+    let options = format!("port={}", free_port());
+    let (code, out, _) = run(mountwarden(&["diagnose", "127.0.0.1:/data"]).env("MOUNTWARDEN_OPTIONS", options));
+    assert!(code == 2 && out.contains("connection refused"), "{out}");
+    let mut command = mountwarden(&["diagnose", "fs-0123456789abcdef0", "--timeout", "100ms"]);
+    let (code, out, _) = run(command.env("MOUNTWARDEN_REGION", "xx-nowhere-1"));
+    assert!(code != 0 && out.contains("fs-0123456789abcdef0.efs.xx-nowhere-1.amazonaws.com"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_diagnosed_is_could_not_tell() {
+    let (code, out, _) = run(&mut mountwarden(&["diagnose", "/proc"]));
+    assert_eq!(code, 3);
+    assert!(out.contains("no network filesystem that is watched") && out.contains("mountwarden check"), "{out}");
+    let (code, out, _) = run(mountwarden(&["diagnose", "fs-0123456789abcdef0"])
+        .env_remove("AWS_REGION")
+        .env_remove("AWS_DEFAULT_REGION"));
+    assert!(code == 3 && out.contains("--region"), "{out}");
+    for wrong in [&["diagnose", "srv:data"][..], &["diagnose", "srv:/data", "-o", "vers=9"], &["diagnose"]] {
+        assert_eq!(run(&mut mountwarden(wrong)).0, 3, "{wrong:?}");
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mountwarden::{coordinator, metrics, server, verdict};
+use mountwarden::{coordinator, diagnose, metrics, server, verdict};
 
 /// Compares a page with the committed one; `MOUNTWARDEN_BLESS=1` writes it instead.
 #[expect(clippy::disallowed_methods, reason = "a test reads and writes the documents of its own repository")]
@@ -82,4 +82,74 @@ fn no_described_field_is_made_up() {
     let described = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name);
     let stale: Vec<_> = described.filter(|name| !names.contains(*name)).collect();
     assert!(stale.is_empty(), "docs/api.md describes {stale:?}, which the document does not have");
+}
+
+#[expect(clippy::disallowed_methods, reason = "a page of the source tree")]
+fn diagnose_page() -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/diagnose.md");
+    std::fs::read_to_string(path).expect("the page")
+}
+
+const BY_THE_LAB: &str = "`cargo test --test lab -- diagnoses --page` writes docs/diagnose.md";
+
+#[test]
+fn the_page_about_diagnose_has_the_head_that_the_program_knows() {
+    assert!(diagnose_page().starts_with(diagnose::docs::HEAD), "out of date: {BY_THE_LAB}");
+}
+
+/// The outputs come from real machines; their words are the program's, and those can be compared without any.
+#[test]
+fn what_the_page_shows_diagnose_say_is_what_it_would_say_today() {
+    use diagnose::subject::Subject;
+    use diagnose::words::{Facts, plain, todo};
+    let page = diagnose_page();
+    let mut compared = 0;
+    for output in page.split("```\n$ mountwarden diagnose ").skip(1) {
+        let text = output.split_whitespace().collect::<Vec<_>>().join(" ");
+        let Some((_, cause)) = text.split_once(", cause: ") else { continue };
+        let cause = cause.split(' ').next().unwrap_or_default();
+        let Some(cause) = verdict::Cause::ALL.iter().find(|known| known.as_str() == cause) else { continue };
+        let target = text.split(' ').next().unwrap_or_default();
+        let Ok(Subject::Server { server, export }) = Subject::parse(target) else { continue };
+        if matches!(cause, verdict::Cause::Permission | verdict::Cause::Unknown) {
+            continue;
+        }
+        let address = text.split_once("TCP ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        let facts = Facts { server: &server, export: &export, address, efs: false };
+        for words in std::iter::once(plain(*cause, &facts)).chain(todo(*cause, &facts)) {
+            assert!(text.contains(&words), "{target}: it says today: {words}\n{BY_THE_LAB}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 8, "only {compared} outputs were compared");
+}
+
+#[test]
+fn every_field_of_the_diagnosis_is_described() {
+    use diagnose::report::{Diagnosis, Outcome, SCHEMA, StepName, StepReport};
+    let step = StepReport::made(StepName::Name, Outcome::Ok, "a", "b", std::time::Duration::ZERO);
+    let diagnosis = Diagnosis {
+        schema: SCHEMA.to_owned(),
+        version: String::new(),
+        generated: 0.0,
+        target: String::new(),
+        server: None,
+        export: None,
+        steps: vec![step],
+        result: verdict::Severity::Healthy,
+        state: None,
+        cause: None,
+        candidates: Vec::new(),
+        summary: String::new(),
+        todo: Vec::new(),
+        mount: None,
+        timeout_seconds: 0.0,
+        seconds: 0.0,
+    };
+    let mut names = BTreeSet::new();
+    fields(&serde_json::to_value(&diagnosis).expect("serialise"), &mut names);
+    let head = diagnose::docs::HEAD;
+    let described: BTreeSet<String> =
+        head.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect();
+    assert_eq!(described, names);
 }

@@ -89,7 +89,7 @@ fn add_the_way(mounts: &[Mount], wanted: &mut Vec<(View, u64)>) {
 }
 
 /// The mount that a path is on: the deepest mountpoint above it that nothing hides.
-fn holder<'table>(mounts: &'table [Mount], path: &Path) -> Option<&'table Mount> {
+pub(crate) fn holder<'table>(mounts: &'table [Mount], path: &Path) -> Option<&'table Mount> {
     mounts
         .iter()
         .filter(|mount| mount.hidden_by.is_none() && path.starts_with(&mount.mountpoint))

@@ -10,6 +10,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   mountwarden check                     all network mounts of this host, as a table
   mountwarden check /mnt/data --json    the mount that holds /mnt/data, for programs
+  mountwarden diagnose srv:/data        why a mount fails (\"exit status 32\"), step by step
   mountwarden run                       the agent, with /metrics on port 12049
   mountwarden status                    what the running agent knows
 
@@ -20,6 +21,8 @@ Examples:
   mountwarden check                          all network mounts of this host, as a table
   mountwarden check /mnt/data --json         the mount that holds /mnt/data, for programs
   mountwarden check --nagios --require       one line for a monitoring system; no mounts is not good
+  mountwarden diagnose /mnt/data             what is the matter with one mount, and what to do
+  mountwarden diagnose srv:/data             why an export cannot be mounted (\"exit status 32\")
   mountwarden run --interval 30s             the agent, with /metrics on port 12049
   mountwarden run --config /etc/mountwarden.yaml
   mountwarden status                         what the running agent knows
@@ -38,7 +41,7 @@ States:
   error      another error, which is named
   unknown    not probed yet, or could not be probed, and why
 
-Exit codes of check and status (as a Nagios plugin; the first that applies):
+Exit codes of check, diagnose and status (as a Nagios plugin; the first that applies):
   2   dead: a mount is hung, stale, lost, corrupt or in error
   1   degraded: a mount is slow, readonly, denied or full
   3   could not tell: unknown, a PATH that is no monitored mount, no agent, usage or config error
@@ -72,6 +75,22 @@ Examples:
   mountwarden check /mnt/data --json
   mountwarden check --nagios --require --exclude-mount '/mnt/scratch*'";
 
+pub(super) const DIAGNOSE: &str = "\
+What is asked depends on what is named:
+  PATH             its mount: table, options, probe in a worker, server, who waits, who uses it
+  SERVER:/EXPORT   nothing has to be mounted: name, connection, NFS service, path, a trial mount
+  fs-...[:/DIR]    the same of an EFS file system, by its region (--region)
+The trial mount takes root; it has no path, nobody sees it, and it is gone when the program ends.
+Each step has the deadline --timeout, and nothing that hangs keeps it from the next one.
+
+Exits 0 well, 1 degraded, 2 dead or cannot be mounted, 3 could not tell.
+
+Examples:
+  mountwarden diagnose /var/lib/kubelet/pods/UID/volumes/kubernetes.io~nfs/data
+  mountwarden diagnose 10.0.0.5:/srv/data -o vers=4.1,noresvport
+  mountwarden diagnose '[fd00::5]:/data' --no-mount --json
+  mountwarden diagnose fs-0123456789abcdef0:/app --region eu-west-1";
+
 pub(super) const STATUS: &str = "\
 Exits 0 all healthy, 1 degraded, 2 dead, 3 could not tell (no agent answers).
 
@@ -94,5 +113,5 @@ pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
 /// Whether the command is one whose exit codes are those of a Nagios plugin: 64 would mean nothing there.
 fn is_plugin(arguments: &[OsString]) -> bool {
     let command = arguments.iter().skip(1).find(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
-    command.is_some_and(|command| command == "check" || command == "status")
+    command.is_some_and(|command| command == "check" || command == "diagnose" || command == "status")
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Exit;
 use super::text::{escape, shorten};
+use crate::diagnose::report::{Diagnosis, Outcome};
 use crate::snapshot::Snapshot;
 use crate::verdict::{Severity, State};
 
@@ -29,6 +30,16 @@ pub(super) fn line(snapshot: &Snapshot, not_monitored: &[String], exit: Exit) ->
     }
     line.push('\n');
     line
+}
+
+/// `DIAGNOSIS CRITICAL - srv:/data: server_refused: ... | seconds=0.1s steps=4 failed=1`
+pub(super) fn diagnosis(diagnosis: &Diagnosis, exit: Exit) -> String {
+    let words = [diagnosis.state.map(|state| state.as_str()), diagnosis.cause.map(|cause| cause.as_str())];
+    let words: String = words.into_iter().flatten().map(|word| format!("{word}: ")).collect();
+    let failed = diagnosis.steps.iter().filter(|step| step.outcome == Outcome::Failed).count();
+    let line =
+        format!("DIAGNOSIS {} - {}: {words}{}", word(exit), name(&diagnosis.target), harmless(&diagnosis.summary));
+    format!("{line} | seconds={:.3}s steps={} failed={failed}\n", diagnosis.seconds, diagnosis.steps.len())
 }
 
 /// The line when there is no result.

@@ -251,7 +251,8 @@ fn efs_file_system_of(server: &str) -> Option<String> {
 }
 
 /// `fs-` and 8 (old) or 17 hexadecimal digits; other lengths may come.
-pub(super) fn is_file_system_id(text: &str) -> bool {
+#[must_use]
+pub fn is_file_system_id(text: &str) -> bool {
     text.strip_prefix("fs-").is_some_and(|hex| {
         (8..=40).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     })

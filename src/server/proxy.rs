@@ -60,7 +60,12 @@ fn judge(stat: &[u8]) -> ProxyProcess {
 /// The suffix follows the region's partition, as in efs-utils' configuration; `None` without a region.
 #[must_use]
 pub fn mount_target_name(mount: &EfsMount) -> Option<String> {
-    let region = mount.region.as_deref()?;
+    dns_name(&mount.file_system, mount.region.as_deref()?)
+}
+
+/// DNS name of the mount targets of a file system in a region; `None` where that is no name of a region.
+#[must_use]
+pub fn dns_name(file_system: &str, region: &str) -> Option<String> {
     let known = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let suffix = match region {
         _ if region.starts_with("cn-") => "amazonaws.com.cn",
@@ -71,7 +76,7 @@ pub fn mount_target_name(mount: &EfsMount) -> Option<String> {
         _ if region.starts_with("eusc-") => "amazonaws.eu",
         _ => "amazonaws.com",
     };
-    known.then(|| format!("{}.efs.{region}.{suffix}", mount.file_system))
+    known.then(|| format!("{file_system}.efs.{region}.{suffix}"))
 }
 
 #[cfg(test)]

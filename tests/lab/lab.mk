@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-blind lab-trials lab-nodes lab-releases demo
+.PHONY: lab lab-quick lab-blind lab-trials lab-nodes lab-releases lab-diagnose demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -12,6 +12,7 @@ lab: build ## Every fault of the design in real machines (about 30 minutes)
 lab-quick: build ## The part of the lab that catches the common breakage (3 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --quick --jobs $(LAB_JOBS)
+	$(LAB) diagnoses --quick
 
 lab-blind: build ## Every cell without each detector that it needs: it has to miss its fault
 	@tests/packages.sh lab
@@ -30,6 +31,10 @@ lab-releases: build ## Dead mounts of pods with stuck processes, let go on NFS v
 lab-nodes: build ## Two nodes whose canaries see each other, until one is cut off (2 minutes)
 	@tests/packages.sh lab
 	$(LAB) nodes
+
+lab-diagnose: build ## What `mountwarden diagnose` says about real faults (5 minutes); writes docs/diagnose.md
+	@tests/packages.sh lab
+	$(LAB) diagnoses --page
 
 demo: build ## A server that goes silent, is replaced, unexported: the agent at work
 	@tests/packages.sh demo

@@ -11,6 +11,7 @@
 mod asks;
 mod churn;
 mod demo;
+mod diagnoses;
 mod guest;
 mod hub;
 mod interrupt;
@@ -92,6 +93,8 @@ enum Command {
         #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
+    /// Ask `mountwarden diagnose` about real faults, and hold what it says against what it must say.
+    Diagnoses(diagnoses::Diagnoses),
     /// What the scripts inside a guest call.
     #[command(subcommand, hide = true)]
     Guest(Guest),
@@ -109,6 +112,8 @@ enum Guest {
     Peer { mountpoint: String, peer: String, state: String, limit: f64 },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
+    /// Passes connections to PORT on to SERVER, as the proxy of an EFS mount does.
+    Forward { port: u16, server: String },
     /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
     Churn { directory: PathBuf, rounds: u64 },
     /// Asks the server of a mount, without FAULT for later comparison.
@@ -124,7 +129,8 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 10] = ["run", "demo", "rpcs", "trials", "releases", "asks", "guest", "help", "--help", "nodes"];
+const COMMANDS: [&str; 11] =
+    ["run", "demo", "rpcs", "trials", "releases", "asks", "diagnoses", "guest", "help", "--help", "nodes"];
 
 fn main() -> ExitCode {
     // Workers start from the program that has the pool: here this one.
@@ -164,6 +170,8 @@ impl Command {
             Command::Guest(Guest::Releases { only, runs }) => releases::cases(&only, runs)?,
             Command::Guest(Guest::Writer(writer)) => writer.run()?,
             Command::Asks { agent, only } => return asks::run(&agent, only.as_ref()),
+            Command::Diagnoses(options) => return diagnoses::run(&options),
+            Command::Guest(Guest::Forward { port, server }) => diagnoses::forward(port, &server)?,
             Command::Guest(Guest::Ask { mountpoint, fault }) => asks::ask(&mountpoint, fault.as_deref())?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
