@@ -1,6 +1,7 @@
 //! Subcommands, flags, exit codes.
 
 mod check;
+mod cleanup;
 mod coordinate;
 mod diagnose;
 mod exit;
@@ -47,6 +48,9 @@ enum Command {
     /// Run the coordinator: decide in a cluster which pods on dead mounts are evicted.
     #[command(after_help = help::COORDINATE)]
     Coordinate(Settings),
+    /// Remove what the agents leave in the cluster: NodeMounts and Node conditions.
+    #[command(after_help = help::CLEANUP)]
+    Cleanup(cleanup::CleanupArgs),
     /// Check the configuration and print what is in force; exits 78 when it is not valid.
     CheckConfig(Settings),
     /// Print docs/metrics.md.
@@ -84,6 +88,7 @@ fn dispatch(command: Command) -> Exit {
         Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Coordinate(settings) => coordinate::coordinate(&settings),
+        Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
         Command::CheckConfig(settings) => run::check_config(&settings),
         Command::MetricsDoc => {
             output::print(&crate::metrics::docs::markdown());

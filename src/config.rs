@@ -83,6 +83,14 @@ pub struct Config {
     pub log_format: LogFormat,
     /// A tracing filter (`info`, `mountwarden=debug`).
     pub log_level: String,
+    /// Whether to talk to the cluster.
+    pub kubernetes: OnOff,
+    /// A file that leads to the cluster; empty: the pod's own service account.
+    pub kubeconfig: String,
+    /// Whether to write Events.
+    pub kubernetes_events: OnOff,
+    /// Whether to write the Node's condition.
+    pub kubernetes_condition: OnOff,
     /// Detectors that are switched off, for the tests that prove that each is needed.
     pub without: Vec<String>,
 }
@@ -94,6 +102,31 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// A switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnOff {
+    /// As the agent finds it.
+    Auto,
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+impl OnOff {
+    const ALL: [OnOff; 3] = [OnOff::Auto, OnOff::On, OnOff::Off];
+
+    /// The word in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnOff::Auto => "auto",
+            OnOff::On => "on",
+            OnOff::Off => "off",
+        }
+    }
 }
 
 impl Default for Config {
@@ -127,6 +160,10 @@ impl Default for Config {
             unstick: Unstick::default(),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
+            kubernetes: OnOff::Auto,
+            kubeconfig: String::new(),
+            kubernetes_events: OnOff::On,
+            kubernetes_condition: OnOff::On,
             without: Vec::new(),
         }
     }

@@ -54,7 +54,7 @@ pub struct MountStatus {
     pub source: String,
     /// Filesystem type.
     pub fstype: String,
-    /// All paths that share the target (at most 64 are listed; `path_count` counts all).
+    /// All paths that share the target (at most 64 are listed, 512 while it is not healthy; `path_count` counts all).
     pub paths: Vec<String>,
     /// How many paths share the target.
     pub path_count: usize,
@@ -82,6 +82,9 @@ pub struct MountStatus {
     /// How many pods use it, the ones that are not listed too.
     #[serde(default)]
     pub pod_count: usize,
+    /// What the cluster calls the volumes that lie on it (at most 64).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<MountVolume>,
     /// How long the present probe, or the last one that missed its deadline, has been blocked; 0 when it answers.
     pub blocked_seconds: f64,
     /// When the last probe ended, and when one last answered well.
@@ -187,6 +190,20 @@ pub struct PeerStatus {
     pub lag_seconds: f64,
     /// Its sequence number.
     pub sequence: u64,
+}
+
+/// A PersistentVolume that lies on a mount.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MountVolume {
+    /// Name of the PersistentVolume.
+    pub persistent_volume: String,
+    /// Name of the claim that has it.
+    pub claim: String,
+    /// Namespace of the claim.
+    pub namespace: String,
+    /// Its class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_class: Option<String>,
 }
 
 /// Totals of a filesystem from statfs(2), as last answered.
@@ -303,6 +320,8 @@ pub struct AgentStats {
     pub canary_records_refused_total: u64,
     /// Records of nodes long gone that this agent removed.
     pub canary_records_collected_total: u64,
+    /// The cluster's side; null where there is none.
+    pub cluster: Option<crate::cluster::ClusterStats>,
     /// Histograms of probe durations by (server, step).
     pub durations: Vec<DurationHistogram>,
 }

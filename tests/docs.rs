@@ -44,8 +44,19 @@ fn the_remedy_page_has_every_guard() {
 
 /// All keys of a document, however deep; the keys of maps that are data (states, results, recorded evidence) are not fields.
 fn fields(value: &serde_json::Value, out: &mut BTreeSet<String>) {
-    const DATA: [&str; 7] =
-        ["summary", "probes", "transitions", "decision", "kernel_log_lines", "results", "peer_states"];
+    const DATA: [&str; 11] = [
+        "summary",
+        "probes",
+        "transitions",
+        "decision",
+        "kernel_log_lines",
+        "requests",
+        "events_sent",
+        "events_dropped",
+        "troubles",
+        "results",
+        "peer_states",
+    ];
     match value {
         serde_json::Value::Object(map) => {
             for (key, inner) in map {

@@ -18,8 +18,9 @@ use crate::verdict::{Finding, State};
 /// 72,000 could not be served in 10 ms, nor kept in memory.
 const TOLD_APART: usize = 200;
 
-/// Paths of one target that are listed; all are counted.
+/// Paths of one target that are listed; all are counted. Of one that is not healthy more: each pod behind them is to be told.
 const LISTED_PATHS: usize = 64;
+const LISTED_BAD_PATHS: usize = 512;
 
 impl Core {
     /// What is known now.
@@ -78,7 +79,8 @@ impl Core {
 
 fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> MountStatus {
     let blocked = target.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-    let paths = target.members.iter().take(LISTED_PATHS);
+    let listed = if target.verdict.state == State::Healthy { LISTED_PATHS } else { LISTED_BAD_PATHS };
+    let paths = target.members.iter().take(listed);
     MountStatus {
         mountpoint: target.labels.mountpoint.clone(),
         source: target.labels.source.clone(),
@@ -95,6 +97,7 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         inherited: target.verdict.inherited,
         findings: target.findings(silenced).into_iter().collect(),
         users: Vec::new(),
+        volumes: Vec::new(),
         pod_count: 0,
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::core::{Core, Event, limits};
 use super::kernel_log::KernelLog;
 use super::listen;
-use crate::config::Config;
+use crate::cluster::Cluster;
+use crate::config::{Config, OnOff};
 use crate::http::HttpState;
 use crate::logging::Logs;
 use crate::mounts::filter::Filter;
@@ -41,6 +42,9 @@ const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(150), Duration:
 /// So long is waited for workers to die, and for the log to write out its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(150);
 
+/// So long is waited for the API server to take that the agent ends: it must not delay a shutdown that nobody hears of.
+const LAST_WORDS_TO_CLUSTER: Duration = Duration::from_millis(700);
+
 /// Reading the configuration again may take so long.
 const RELOAD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -58,7 +62,9 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     let http = HttpState::with_proc_root(config.proc_root.clone()).context("cannot start the HTTP renderer")?;
     let (stop, stopped) = watch::channel(false);
     listen::start(&config, &http, &stopped);
-    let mut agent = Agent::new(config, Arc::clone(&http), logs)?;
+    let cluster =
+        Cluster::start(&config, &node_name(&config)).context("cannot start the thread of the cluster's side")?;
+    let mut agent = Agent::new(config, Arc::clone(&http), cluster, logs)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = agent.core.node, "mountwarden starts");
     // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
@@ -91,6 +97,9 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     let _ = stop.send(true);
     agent.core.pool.end(LAST_WORDS).await;
     agent.core.canaries.pool.end(LAST_WORDS).await;
+    if let Some(cluster) = agent.cluster {
+        cluster.stop(LAST_WORDS_TO_CLUSTER).await;
+    }
     let logs = agent.logs;
     logs.close(LAST_WORDS);
     Ok(())
@@ -106,6 +115,8 @@ async fn table_change(watch: &mut Option<Watch>) {
 struct Agent {
     core: Core,
     http: Arc<HttpState>,
+    /// Where there is one.
+    cluster: Option<Cluster>,
     logs: Logs,
     next_read: Instant,
     next_full_read: Instant,
@@ -119,12 +130,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(config: Config, http: Arc<HttpState>, logs: Logs) -> anyhow::Result<Agent> {
+    fn new(config: Config, http: Arc<HttpState>, cluster: Option<Cluster>, logs: Logs) -> anyhow::Result<Agent> {
         let core = build(config, false)?;
         let now = Instant::now();
         Ok(Agent {
             core,
             http,
+            cluster,
             logs,
             next_read: now,
             next_full_read: now,
@@ -228,7 +240,16 @@ impl Agent {
             self.next_delay = now + self.core.config.interval;
         }
         self.last_publish = now;
-        self.http.publish(Arc::new(self.core.snapshot()));
+        self.core.stats.cluster = self.cluster.as_ref().map(Cluster::stats);
+        let mut snapshot = self.core.snapshot();
+        if let Some(cluster) = &self.cluster {
+            crate::cluster::name_volumes(&mut snapshot, &cluster.names());
+        }
+        let snapshot = Arc::new(snapshot);
+        if let Some(cluster) = &self.cluster {
+            cluster.publish(Arc::clone(&snapshot));
+        }
+        self.http.publish(snapshot);
     }
 
     /// When the next snapshot is due. Without any change too: how long a mount has been blocked grows by itself.
@@ -284,6 +305,7 @@ impl Agent {
             ("proc_root", config.proc_root != old.proc_root),
             ("node_name", config.node_name != old.node_name),
             ("log.format", config.log_format != old.log_format),
+            ("kubernetes", cluster_settings(&config) != cluster_settings(old)),
             ("workers", limits(&config) != limits(old)),
         ] {
             if changed {
@@ -297,6 +319,9 @@ impl Agent {
         config.proc_root.clone_from(&old.proc_root);
         config.node_name.clone_from(&old.node_name);
         config.log_format = old.log_format;
+        (config.kubernetes, config.kubernetes_events) = (old.kubernetes, old.kubernetes_events);
+        config.kubernetes_condition = old.kubernetes_condition;
+        config.kubeconfig.clone_from(&old.kubeconfig);
         (config.workers_warm, config.workers_max) = (old.workers_warm, old.workers_max);
         config.workers_per_owner = old.workers_per_owner;
         if let Err(error) = self.logs.set_level(&config.log_level) {
@@ -342,6 +367,10 @@ fn filter(config: &Config) -> anyhow::Result<Filter> {
     let filter =
         Filter::new(&config.include_fstype, &config.exclude_fstype, &config.include_mount, &config.exclude_mount)?;
     Ok(filter.with_local(&config.local_mounts)?)
+}
+
+fn cluster_settings(config: &Config) -> (OnOff, OnOff, OnOff, &str) {
+    (config.kubernetes, config.kubernetes_events, config.kubernetes_condition, &config.kubeconfig)
 }
 
 fn node_name(config: &Config) -> String {

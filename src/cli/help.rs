@@ -47,9 +47,9 @@ Exit codes of check, diagnose and status (as a Nagios plugin; the first that app
   3   could not tell: unknown, a PATH that is no monitored mount, no agent, usage or config error
   0   all healthy, or no network mounts (3 with --require)
 
-Exit codes of run and coordinate:
-  0   ended by SIGTERM or SIGINT
-  1   could not run, such as a port in use
+Exit codes of run, coordinate and cleanup:
+  0   ended by SIGTERM or SIGINT; all is removed
+  1   could not run, such as a port in use; something could not be removed
   64  the command line cannot be understood
   78  the configuration is not valid
 
@@ -98,6 +98,14 @@ Examples:
   mountwarden status
   mountwarden status --address 192.0.2.7:12050 --json
   kubectl exec ds/mountwarden -- mountwarden status";
+
+pub(super) const CLEANUP: &str = "\
+For after the DaemonSet is gone: agents that still run write both again.
+Exits 0 when all is removed, 1 when something could not be, 64 usage, 78 configuration.
+
+Examples:
+  mountwarden cleanup --kubeconfig ~/.kube/config --dry-run
+  mountwarden cleanup --kubeconfig ~/.kube/config";
 
 /// Prints what clap has to say: help and version on standard output, complaints on standard error.
 pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Config, LogFormat};
+use super::{Config, LogFormat, OnOff};
 use crate::canary::Ids;
 use crate::verdict::Finding;
 
@@ -48,6 +48,13 @@ pub enum Field {
     LogFilter(fn(&mut Config) -> &mut String),
     /// The format of log lines.
     Format(fn(&mut Config) -> &mut LogFormat),
+    /// On or off, or (where `auto` says so) as the agent finds it.
+    OnOff {
+        /// Whether `auto` can be said.
+        auto: bool,
+        /// Its place.
+        at: fn(&mut Config) -> &mut OnOff,
+    },
     /// An absolute path.
     Path(fn(&mut Config) -> &mut PathBuf),
     /// Glob patterns.
@@ -81,6 +88,8 @@ impl Field {
             Field::Text(_) => "text (put it in quotes)",
             Field::LogFilter(_) => "a level such as info (in quotes if it is no plain word)",
             Field::Format(_) => "text or json",
+            Field::OnOff { auto: true, .. } => "auto, on or off",
+            Field::OnOff { .. } => "on or off",
             Field::Path(_) => "a path",
             Field::Globs(_) => "a list of patterns such as [\"nfs*\"]",
             Field::Findings(_) => "a list of findings such as [soft_writable]",
@@ -129,6 +138,10 @@ impl Field {
                 text.clone_into(at(config));
             }
             Field::Format(at) => *at(config) = text.parse()?,
+            Field::OnOff { auto, at } => {
+                let known = OnOff::ALL.iter().find(|word| word.as_str() == text && (auto || **word != OnOff::Auto));
+                *at(config) = *known.ok_or_else(|| format!("{text:?} must be {}", self.expected()))?;
+            }
             Field::Path(at) if text.starts_with('/') => *at(config) = PathBuf::from(text),
             Field::Path(_) => return Err(format!("{text:?} is not an absolute path")),
             Field::Globs(_) | Field::Findings(_) | Field::Names(_) => self.set_many(config, &[text.to_owned()])?,
@@ -162,6 +175,7 @@ impl Field {
             Field::Ids(at) => quoted(&at(&mut config).as_ref().map(Ids::to_string).unwrap_or_default()),
             Field::Text(at) | Field::LogFilter(at) => scalar(at(&mut config)),
             Field::Format(at) => at(&mut config).to_string(),
+            Field::OnOff { at, .. } => at(&mut config).as_str().to_owned(),
             Field::Path(at) => scalar(&at(&mut config).to_string_lossy()),
             Field::Findings(at) => {
                 let words: Vec<&str> = at(&mut config).iter().map(|finding| finding.as_str()).collect();

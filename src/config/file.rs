@@ -136,6 +136,8 @@ fn raw(key: &Key, node: Node) -> Result<Option<Raw>, &'static str> {
         (Node::Text(text), field) if field.is_list() => Ok(Some(Raw::Many(vec![text]))),
         (Node::Text(text), _) => Ok(Some(Raw::One(text))),
         (Node::Bool(value), Field::Switch(_)) => Ok(Some(Raw::One(value.to_string()))),
+        // To YAML `on` and `off` are what `true` and `false` are.
+        (Node::Bool(value), Field::OnOff { .. }) => Ok(Some(Raw::One(if value { "on" } else { "off" }.to_owned()))),
         // 15 without its unit gets a better complaint from the duration itself.
         (Node::Number(text), Field::Duration { .. } | Field::Count { .. }) => Ok(Some(Raw::One(text))),
         (other, _) => Err(other.kind()),

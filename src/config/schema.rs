@@ -51,7 +51,7 @@ impl Key {
 }
 
 /// All settings, in the order in which the documentation and the example list them.
-pub static KEYS: [Key; 36] = [
+pub static KEYS: [Key; 40] = [
     Key {
         name: "interval",
         flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
@@ -249,6 +249,30 @@ pub static KEYS: [Key; 36] = [
         flag: None,
         field: Field::Switch(|c| &mut c.unstick.orphans),
         help: "Release the mounts of pods that the cluster no longer knows (after a force delete).",
+    },
+    Key {
+        name: "kubernetes.enabled",
+        flag: flag("kubernetes", "MOUNTWARDEN_KUBERNETES", "auto|on|off"),
+        field: Field::OnOff { auto: true, at: |c| &mut c.kubernetes },
+        help: "Whether to name pods and to report in the cluster; auto: where it runs as a pod or has a kubeconfig.",
+    },
+    Key {
+        name: "kubernetes.kubeconfig",
+        flag: flag("kubeconfig", "MOUNTWARDEN_KUBECONFIG", "FILE"),
+        field: Field::Text(|c| &mut c.kubeconfig),
+        help: "A kubeconfig that leads to the cluster; empty: the pod's service account.",
+    },
+    Key {
+        name: "kubernetes.events",
+        flag: flag("kubernetes-events", "MOUNTWARDEN_KUBERNETES_EVENTS", "on|off"),
+        field: Field::OnOff { auto: false, at: |c| &mut c.kubernetes_events },
+        help: "Whether to write Events on the pods and claims that are hit.",
+    },
+    Key {
+        name: "kubernetes.condition",
+        flag: flag("kubernetes-condition", "MOUNTWARDEN_KUBERNETES_CONDITION", "on|off"),
+        field: Field::OnOff { auto: false, at: |c| &mut c.kubernetes_condition },
+        help: "Whether to keep the condition NetworkMountsHealthy on this Node.",
     },
     Key {
         name: "log.format",

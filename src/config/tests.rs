@@ -47,6 +47,7 @@ fn every_setting_of_a_file_arrives() {
          remedy: {mode: dry-run, require_opt_in: false, evict_on_replaced: never, in_flight: 9, cool_down: 1h, grace: 1m}\n\
          unstick: {hung: true, hung_after: 20m, orphans: true}\n\
          canary: {mounts: [/mnt/*], interval: 2m, allow_empty_root: true, identity: \"uid=7 gid=8 groups=9+10 umask=027\", reader: uid=11}\n\
+         kubernetes: {enabled: on, kubeconfig: /etc/k, events: off, condition: off}\n\
          log: {format: json, level: \"info,mountwarden=debug\"}\n",
     )
     .unwrap();
@@ -86,6 +87,10 @@ fn every_setting_of_a_file_arrives() {
         unstick: Unstick { hung: true, hung_after: Duration::from_secs(1200), orphans: true },
         log_format: LogFormat::Json,
         log_level: "info,mountwarden=debug".to_owned(),
+        kubernetes: OnOff::On,
+        kubeconfig: "/etc/k".to_owned(),
+        kubernetes_events: OnOff::Off,
+        kubernetes_condition: OnOff::Off,
         without: Vec::new(),
     };
     assert_eq!(config, expected);

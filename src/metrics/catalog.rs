@@ -122,6 +122,12 @@ catalog! {
     MOUNT_FINDING: Gauge Stable "mountwarden_mount_finding" ["mountpoint", "source", "fstype", "finding"] "",
         "1 for something worth knowing about the mount that is no state.";
 
+    POD_MOUNT_STATE: Gauge Stable "mountwarden_pod_mount_state"
+        ["mountpoint", "source", "fstype", "namespace", "pod", "volume", "state"] "",
+        "1 for each pod on a mount that is not healthy; pod is its UID and namespace empty where the name is not known.";
+    MOUNT_VOLUME_INFO: Gauge Stable "mountwarden_mount_volume_info"
+        ["mountpoint", "source", "fstype", "persistentvolume", "persistentvolumeclaim", "namespace", "storageclass"] "",
+        "What the cluster calls the volumes of this mount; always 1.";
     PROBES: Counter Stable "mountwarden_probes_total" ["mountpoint", "source", "fstype", "result"] "",
         "Probes by result.";
     PROBE_LAST_DURATION: Gauge Stable "mountwarden_probe_last_duration_seconds"
@@ -245,6 +251,23 @@ catalog! {
         "1 while the configuration in force is the newest one read, 0 after a re-read that failed.";
     CONFIG_RELOADS: Counter Stable "mountwarden_config_reloads_total" [] "",
         "Re-reads of the configuration.";
+
+    CLUSTER_WATCHING: Gauge Stable "mountwarden_cluster_watching" [] "",
+        "1 while the watch of this node's pods is up; absent where there is no cluster.";
+    CLUSTER_PODS: Gauge Stable "mountwarden_cluster_pods" [] "",
+        "Pods of this node whose names are known.";
+    CLUSTER_PODS_LEFT_OUT: Gauge Experimental "mountwarden_cluster_pods_left_out" [] "",
+        "Pods of this node that are not named because there are more than are kept.";
+    CLUSTER_REQUESTS: Counter Stable "mountwarden_cluster_requests_total" ["resource", "result"] "",
+        "Requests to the API server; result is ok or why it failed.";
+    CLUSTER_TROUBLES: Gauge Stable "mountwarden_cluster_trouble" ["part"] "",
+        "1 for each part of the cluster's side that does not work at present; the log says why.";
+    CLUSTER_EVENTS: Counter Stable "mountwarden_cluster_events_total" ["reason"] "",
+        "Events that the API server took.";
+    CLUSTER_EVENTS_DROPPED: Counter Stable "mountwarden_cluster_events_dropped_total" ["why"] "",
+        "Events that were not sent: budget, refused by the API server, or superseded by a newer one before they were sent.";
+    CLUSTER_EVENTS_WAITING: Gauge Stable "mountwarden_cluster_events_waiting" [] "",
+        "Events that wait for the API server or for the budget.";
 
     PROCESS_CPU: Counter Stable "process_cpu_seconds_total" [] "seconds",
         "User and system CPU time of the agent process, without its workers.";

@@ -4,6 +4,8 @@
 //! of them for each mount. Histograms are few; their rules are the encoder's. They are built in slices: what stands in
 //! memory beside the text is never more than [`SLICE`] of them.
 
+mod cluster;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
@@ -61,12 +63,14 @@ pub fn render_into(snapshot: &Snapshot, process: Option<&ProcessStats>, text: &m
     let mut page = Page { text };
     agent_head(&mut page, snapshot)?;
     mount_verdicts(&mut page, &mounts)?;
+    cluster::volumes(&mut page, &mounts)?;
     mount_probes(&mut page, &mounts)?;
     filesystems(&mut page, &mounts)?;
     canaries(&mut page, &mounts)?;
     nfs_operations(&mut page, &mounts)?;
     durations(&mut page, &snapshot.agent.durations)?;
     agent_numbers(&mut page, snapshot, snapshot.mounts.len() - mounts.len())?;
+    cluster::numbers(&mut page, snapshot.agent.cluster.as_ref())?;
     process.map_or(Ok(()), |process| process_numbers(&mut page, process))
 }
 

@@ -1,0 +1,177 @@
+//! The whole cluster's side against the fake API server, with all its times many times shorter.
+#![allow(clippy::disallowed_methods, reason = "the test's own thread may sleep")]
+
+pub(super) mod bench;
+mod faults;
+mod load;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use self::bench::{Bench, NODE, dead, healthy, uid};
+use crate::apiserver::{Fault, On, objects};
+use crate::verdict::State;
+
+#[test]
+fn a_dead_mount_is_told_in_every_place_once_and_its_end_too() {
+    let bench = Bench::start(100);
+    bench.pods(2, "data");
+    bench.until("the names", |bench| bench.names().iter().count() == 2 && bench.volume_known(0));
+    bench.show(&[healthy("srv:/a", &[0, 1])]);
+    bench.until("the condition is True", |bench| bench.condition()["status"] == "True");
+    bench.show(&[dead("srv:/a", State::Hung, &[0, 1], 1000.0)]);
+    bench.until("three Events", |bench| bench.events("MountHung").len() == 3);
+    bench.until("the condition is False", |bench| bench.condition()["status"] == "False");
+    let event = &bench.events_about("Pod", "MountHung")[0];
+    assert_eq!(event["regarding"]["uid"], uid(0));
+    assert_eq!(event["eventTime"], "1970-01-01T00:16:40.000000Z");
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.starts_with("volume data (claim data, srv:/a) is hung since 1970-01-01T00:16:40Z: server_refused."),
+        "{note}"
+    );
+    assert_eq!(bench.events_about("PersistentVolumeClaim", "MountHung").len(), 1);
+    bench.until("nm", |bench| bench.node_mounts()["status"]["dead"] == 1);
+    let object = bench.node_mounts();
+    assert_eq!((&object["status"]["pods"], &object["status"]["worst"]), (&json!(2), &json!("hung")));
+    assert_eq!(object["status"]["mounts"][0]["pods"], json!(["shop/web-0", "shop/web-1"]));
+    let node = bench.server.object("nodes", "", NODE).unwrap();
+    assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], node["metadata"]["uid"]);
+
+    bench.show(&[dead("srv:/a", State::Hung, &[0, 1], 1000.0)]);
+    bench.show(&[healthy("srv:/a", &[0, 1])]);
+    bench.until("three ends", |bench| bench.events("MountRecovered").len() == 3);
+    bench.until("the condition is True again", |bench| bench.condition()["status"] == "True");
+    assert_eq!(bench.events("MountHung").len(), 3, "none twice");
+    bench.end();
+    let condition = bench_condition(&bench.server.object("nodes", "", NODE).unwrap());
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("Unknown"), &json!("AgentStopped")));
+}
+
+fn bench_condition(node: &Value) -> Value {
+    bench::condition_of(node)
+}
+
+#[test]
+fn flapping_counts_up_one_event() {
+    let bench = Bench::start(100);
+    bench.pods(1, "data");
+    bench.until("the names", |bench| bench.volume_known(0));
+    for round in 0_u32..3 {
+        bench.show(&[dead("srv:/a", State::Hung, &[0], 1000.0 + f64::from(round))]);
+        bench.until("said", |bench| bench.stats().events_sent.get("MountHung") == Some(&(u64::from(round) + 1)));
+        bench.show(&[healthy("srv:/a", &[0])]);
+        bench.until("ended", |bench| bench.stats().events_sent.get("MountRecovered") == Some(&(u64::from(round) + 1)));
+    }
+    let events = bench.events("MountHung");
+    assert_eq!((events.len(), &events[0]["series"]["count"]), (1, &json!(3)));
+}
+
+#[test]
+fn a_restarted_agent_finds_its_event_and_counts_it_up() {
+    let bench = Bench::start(100);
+    bench.pods(1, "data");
+    bench.show(&[dead("srv:/a", State::Stale, &[0], 1000.0)]);
+    bench.until("the Event", |bench| bench.events("MountStale").len() == 1);
+    let bench = bench.restart();
+    bench.show(&[dead("srv:/a", State::Stale, &[0], 2000.0)]);
+    bench.until("counted up", |bench| bench.events("MountStale")[0]["series"]["count"] == 2);
+    assert_eq!(bench.events("MountStale").len(), 1);
+}
+
+#[test]
+fn without_the_crd_everything_else_works_and_it_is_said() {
+    let bench = Bench::start(100);
+    bench.server.crds(false);
+    bench.pods(1, "data");
+    bench.show(&[dead("srv:/a", State::Lost, &[0], 1000.0)]);
+    bench.until("the Event", |bench| bench.events("MountLost").len() == 1);
+    bench.until("said", |bench| bench.stats().troubles.get("node_mounts").is_some_and(|words| words.contains("CRD")));
+    bench.server.crds(true);
+    bench.until("written", |bench| bench.node_mounts()["status"]["dead"] == 1);
+    bench.until("no trouble left", |bench| bench.stats().troubles.is_empty());
+}
+
+#[test]
+fn a_right_that_is_missing_is_named_and_the_rest_works() {
+    let bench = Bench::start(100);
+    bench.server.fault(On::path("/persistentvolumeclaims"), Fault::Status(403));
+    bench.pods(1, "data");
+    bench.until("said", |bench| {
+        bench.stats().troubles.get("persistentvolumeclaims").is_some_and(|words| words.contains("cannot get resource"))
+    });
+    bench.show(&[dead("srv:/a", State::Hung, &[0], 1000.0)]);
+    bench.until("the Event", |bench| bench.events("MountHung").len() == 1);
+    let note = bench.events("MountHung")[0]["note"].as_str().unwrap().to_owned();
+    assert!(note.starts_with("volume pv-data (srv:/a)"), "the directory names the volume: {note}");
+    bench.server.heal();
+    bench.until("named", |bench| bench.volume_known(0));
+}
+
+#[test]
+fn an_event_that_nobody_can_take_does_not_hold_up_the_others() {
+    let bench = Bench::start(100);
+    bench.pods(2, "data");
+    bench.until("the names", |bench| bench.names().iter().count() == 2 && bench.volume_known(0));
+    bench.server.fault_times(1, On::method("POST", "/events"), Fault::Status(422));
+    bench.show(&[dead("srv:/a", State::Hung, &[0, 1], 1000.0)]);
+    bench.until("the others", |bench| bench.events("MountHung").len() == 2);
+    assert_eq!(bench.stats().events_dropped.get("refused"), Some(&1));
+}
+
+#[test]
+fn a_lost_answer_makes_no_second_event() {
+    let bench = Bench::start(20);
+    bench.pods(1, "data");
+    bench.until("the names", |bench| bench.volume_known(0));
+    // Longer than the deadline: the server takes it, and nobody hears.
+    bench.server.fault_times(1, On::method("POST", "/events"), Fault::Slow(Duration::from_millis(700)));
+    bench.show(&[dead("srv:/a", State::Hung, &[0], 1000.0)]);
+    bench.until("sent", |bench| bench.stats().events_sent.get("MountHung") == Some(&1));
+    let events = bench.events("MountHung");
+    assert!(events.len() == 1 && events[0]["series"].is_null(), "{events:?}");
+}
+
+#[test]
+fn tenants_text_stays_in_its_line() {
+    let bench = Bench::start(100);
+    bench.pods(1, "data");
+    bench.until("the names", |bench| bench.volume_known(0));
+    bench.show(&[dead("srv:/a\nlevel=error pod=\"x\"\u{202e}", State::Hung, &[0], 1000.0)]);
+    bench.until("the Event", |bench| bench.events("MountHung").len() == 1);
+    let note = bench.events("MountHung")[0]["note"].as_str().unwrap().to_owned();
+    assert!(!note.chars().any(|c| c.is_control() || c == '"' || c == '\u{202e}'), "{note}");
+}
+
+#[test]
+fn a_node_whose_name_is_wrong_is_told_so() {
+    let bench = Bench::start(100);
+    bench.server.remove("nodes", "", NODE);
+    bench.until("said", |bench| bench.stats().troubles.get("node").is_some_and(|words| words.contains("NODE_NAME")));
+    bench.server.put(objects::node(NODE));
+    bench.until("found", |bench| bench.stats().troubles.is_empty());
+}
+
+#[test]
+fn cleanup_removes_what_agents_left_and_nothing_else() {
+    let bench = Bench::start(100);
+    bench.show(&[healthy("srv:/a", &[])]);
+    bench.until("both", |bench| bench.condition()["status"] == "True" && bench.node_mounts()["status"]["healthy"] == 1);
+    bench.end();
+    let run = |dry| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(super::cleanup::run(Some(bench.kubeconfig()), dry)).unwrap()
+    };
+    let expected = [format!("nodemounts/{NODE}"), format!("condition NetworkMountsHealthy of node/{NODE}")];
+    assert_eq!(run(true).done, expected);
+    assert!(!bench.node_mounts().is_null(), "nothing was removed yet");
+    let removed = run(false);
+    assert_eq!((removed.done.as_slice(), removed.failed.len()), (&expected[..], 0));
+    assert!(bench.node_mounts().is_null() && bench.condition().is_null());
+    let node = bench.server.object("nodes", "", NODE).unwrap();
+    assert_eq!(node["status"]["conditions"].as_array().unwrap().len(), 1, "the kubelet's own condition stays");
+    assert!(run(false).done.is_empty());
+    bench.server.fault(On::path("/nodes"), Fault::Status(403));
+    assert!(run(false).failed[0].contains("cannot list nodes"), "a right that is missing is named");
+}

@@ -1,0 +1,133 @@
+//! Which pod sits on which mount, by the kubelet's paths.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::pods::names::PodNames;
+use crate::snapshot::{MountStatus, MountVolume, Snapshot, UnixSeconds};
+use crate::verdict::{Cause, State};
+
+/// A pod's volume: the pod's UID and the volume's directory, as the node has them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) uid: String,
+    pub(super) directory: String,
+}
+
+/// What a pod's volume is like.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Use {
+    pub(super) state: State,
+    pub(super) cause: Option<Cause>,
+    pub(super) since: UnixSeconds,
+    pub(super) source: String,
+    pub(super) advice: String,
+    /// Labels of its target: mountpoint, source, fstype.
+    pub(super) triple: [String; 3],
+}
+
+/// The pod and the volume's directory in a path below the kubelet's.
+pub(super) fn place_of(path: &str) -> Option<Place> {
+    let uid = crate::mounts::kubelet::pod_uid(path.as_ref())?;
+    let mut words = path.split('/').skip_while(|word| *word != uid).skip(1);
+    let directory = match words.next()? {
+        // volumes/<plugin>/<volume>, volumeDevices/<plugin>/<volume>
+        "volumes" | "volumeDevices" => words.nth(1)?,
+        // volume-subpaths/<volume>/<container>/<index>
+        "volume-subpaths" => words.next()?,
+        _ => return None,
+    };
+    (!directory.is_empty()).then(|| Place { uid, directory: directory.to_owned() })
+}
+
+/// The worst target of every pod's volume.
+pub(super) fn of(snapshot: &Snapshot, names: &PodNames) -> BTreeMap<Place, Use> {
+    let mut uses: BTreeMap<Place, Use> = BTreeMap::new();
+    for mount in &snapshot.mounts {
+        for place in places(mount, names) {
+            let present = uses.get(&place);
+            if present.is_none_or(|present| rank(present.state) < rank(mount.state)) {
+                uses.insert(place, use_of(mount));
+            }
+        }
+    }
+    uses
+}
+
+/// The pods' volumes that lie on a target: by the kubelet's paths, and by what containers see.
+pub(super) fn places(mount: &MountStatus, names: &PodNames) -> BTreeSet<Place> {
+    let seen = mount.users.iter().filter(|user| !user.volume.is_empty()).map(|user| {
+        // The snapshot may have the name of the specification; everything here goes by the directory.
+        let volume = names.pod(&user.pod_uid).and_then(|pod| pod.volume(&user.volume));
+        let directory = volume.map_or(&user.volume, |volume| &volume.directory).clone();
+        Place { uid: user.pod_uid.clone(), directory }
+    });
+    mount.paths.iter().filter_map(|path| place_of(path)).chain(seen).collect()
+}
+
+/// Volumes of one mount that are listed.
+const MAX_VOLUMES: usize = 64;
+
+/// Puts beside each mount what the cluster calls the volumes that lie on it.
+pub fn name_volumes(snapshot: &mut Snapshot, names: &PodNames) {
+    for mount in &mut snapshot.mounts {
+        let named = |place: &Place| {
+            let pod = names.pod(&place.uid)?;
+            let volume = pod.volume_in(&place.directory)?;
+            Some(MountVolume {
+                persistent_volume: volume.persistent_volume.clone()?,
+                claim: volume.claim.clone()?,
+                namespace: pod.namespace.clone(),
+                storage_class: volume.storage_class.clone(),
+            })
+        };
+        let volumes: BTreeSet<MountVolume> = places(mount, names).iter().filter_map(named).collect();
+        mount.volumes = volumes.into_iter().take(MAX_VOLUMES).collect();
+    }
+}
+
+fn use_of(mount: &MountStatus) -> Use {
+    Use {
+        state: mount.state,
+        cause: mount.cause,
+        since: mount.since,
+        source: mount.source.clone(),
+        advice: mount.advice.clone(),
+        triple: [mount.mountpoint.clone(), mount.source.clone(), mount.fstype.clone()],
+    }
+}
+
+/// Worse is higher; what cannot be told is better than what is known to be bad.
+pub(super) fn rank(state: State) -> u8 {
+    match state {
+        State::Healthy => 0,
+        State::Unknown => 1,
+        State::Slow => 2,
+        State::Readonly => 3,
+        State::Full => 4,
+        State::Denied => 5,
+        State::Error => 6,
+        State::Hung => 7,
+        State::Stale => 8,
+        State::Lost => 9,
+        State::Corrupt => 10,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_and_their_sub_paths_are_one_place() {
+        const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
+        let place =
+            |below: &str| place_of(&format!("/var/lib/kubelet/pods/{UID}/{below}")).map(|place| place.directory);
+        for below in
+            ["volumes/kubernetes.io~nfs/pv-1", "volumes/kubernetes.io~csi/pv-1/mount", "volume-subpaths/pv-1/app/0"]
+        {
+            assert_eq!(place(below).as_deref(), Some("pv-1"), "{below}");
+        }
+        assert_eq!(place("etc-hosts"), None);
+        assert_eq!(place("volumes/kubernetes.io~nfs"), None);
+    }
+}
