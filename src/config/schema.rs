@@ -252,7 +252,7 @@ pub static KEYS: [Key; 40] = [
     },
     Key {
         name: "kubernetes.enabled",
-        flag: flag("kubernetes", "MOUNTWARDEN_KUBERNETES", "auto|on|off"),
+        flag: flag("kubernetes", "MOUNTWARDEN_KUBERNETES", "MODE"),
         field: Field::OnOff { auto: true, at: |c| &mut c.kubernetes },
         help: "Whether to name pods and to report in the cluster; auto: where it runs as a pod or has a kubeconfig.",
     },
@@ -264,13 +264,13 @@ pub static KEYS: [Key; 40] = [
     },
     Key {
         name: "kubernetes.events",
-        flag: flag("kubernetes-events", "MOUNTWARDEN_KUBERNETES_EVENTS", "on|off"),
+        flag: flag("events", "MOUNTWARDEN_EVENTS", "on|off"),
         field: Field::OnOff { auto: false, at: |c| &mut c.kubernetes_events },
         help: "Whether to write Events on the pods and claims that are hit.",
     },
     Key {
         name: "kubernetes.condition",
-        flag: flag("kubernetes-condition", "MOUNTWARDEN_KUBERNETES_CONDITION", "on|off"),
+        flag: flag("condition", "MOUNTWARDEN_CONDITION", "on|off"),
         field: Field::OnOff { auto: false, at: |c| &mut c.kubernetes_condition },
         help: "Whether to keep the condition NetworkMountsHealthy on this Node.",
     },
