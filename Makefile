@@ -15,7 +15,7 @@ ARGS ?=
 .NOTPARALLEL:
 
 # lab, lab-quick, lab-blind and demo are declared where their rules are: a phony target without a rule would count as done.
-.PHONY: help build run test fuzz bench lint fmt
+.PHONY: help build run test model fuzz bench lint fmt
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: lint ## Run all tests: format, lints, unit and integration tests, a part o
 	@tests/packages.sh test
 	$(CARGO) test $(LOCKED)
 	$(MAKE) lab-quick
+
+model: ## Run 100,000 random histories through the rescue planner, and find a bug planted in each guard (10 minutes)
+	@tests/packages.sh build
+	MOUNTWARDEN_HISTORIES=100000 $(CARGO) test --release $(LOCKED) --test rescue -- --nocapture
 
 lint: ## Check format and lints, change nothing
 	@tests/packages.sh build

@@ -38,10 +38,10 @@ impl Coordinator {
 
     /// Evicts one pod, if all still holds.
     pub(super) async fn act(&mut self, case: &Case<'_>) {
-        let wall = super::run::wall();
+        let (wall, begun) = (super::run::wall(), Instant::now());
         match self.reserve(case).await {
             Ok(record) => {
-                let outcome = self.make(&record).await;
+                let outcome = self.make(&record, begun).await;
                 self.settle(&record.uid, &outcome.answer).await;
                 self.voice.tried(case, &outcome, wall).await;
             }
@@ -66,7 +66,7 @@ impl Coordinator {
                 Decision::Refuse(refusal) => return Err(refusal),
                 Decision::Evict(record) => {
                     let mut history = stored.history.clone();
-                    history.reserve((*record).clone(), super::run::wall());
+                    history.reserve((*record).clone(), self.remedy.cool_down, super::run::wall());
                     match self.store.write(&stored, history).await {
                         Written::Yes(_) => return Ok(*record),
                         Written::Conflict => {}
@@ -82,13 +82,18 @@ impl Coordinator {
     }
 
     /// The call, with the last look at the switch and the Lease right before it.
-    async fn make(&self, record: &Record) -> Outcome {
+    async fn make(&self, record: &Record, begun: Instant) -> Outcome {
         let no = |guard, words: String| Outcome { answer: Answer::Refused, guard: Some(guard), words };
         if let Err(why) = switch::read(&self.cluster.client, &self.cluster.namespace).await {
             return no(Guard::KillSwitch, why);
         }
-        if !self.held.borrow().may_act(Instant::now()) {
+        let now = Instant::now();
+        if !self.held.borrow().may_act(now) {
             return no(Guard::Leader, String::new());
+        }
+        // A process that was stopped in between may lead again, but what it decided and reserved is of another time.
+        if now.duration_since(begun) > super::lease::HOLD {
+            return no(Guard::Leader, "too much time passed between decision and call".to_owned());
         }
         evict(&self.cluster.client, record, self.remedy.mode == RemedyMode::DryRun).await
     }

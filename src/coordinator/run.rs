@@ -204,7 +204,7 @@ impl Coordinator {
             }
         };
         let stored = match self.load().await {
-            Ok(stored) => Some(self.look(stored, nodes).await),
+            Ok(stored) => self.look(stored, nodes).await,
             Err(_) => None,
         };
         let history = stored.as_ref().map(|stored| &stored.history);
@@ -212,8 +212,8 @@ impl Coordinator {
         self.decide(nodes, history, go).await;
     }
 
-    /// Takes in what became of earlier evictions.
-    async fn look(&mut self, stored: Stored, nodes: &[NodeView]) -> Stored {
+    /// Takes in what became of earlier evictions. What cannot be written down is no ground for further ones: then `None`.
+    async fn look(&mut self, stored: Stored, nodes: &[NodeView]) -> Option<Stored> {
         let (wall, mut history) = (wall(), stored.history.clone());
         if self.clock.was_set(wall) {
             tracing::warn!("the wall clock was set: nothing is done for a cool-down");
@@ -242,17 +242,16 @@ impl Coordinator {
         for request in nodes.iter().flat_map(|view| &view.requests) {
             history.dead_again(&request.uid, &request.server, now);
         }
-        history.prune(self.remedy.cool_down, now);
         if history == stored.history {
-            return stored;
+            return Some(stored);
         }
         match self.store.write(&stored, history).await {
-            Written::Yes(stored) => *stored,
-            Written::Conflict => stored,
+            Written::Yes(stored) => Some(*stored),
+            Written::Conflict => None,
             Written::Failed(failure) => {
                 self.board.error("history");
                 tracing::warn!("the history could not be written: {failure}");
-                stored
+                None
             }
         }
     }

@@ -23,7 +23,7 @@ fn record(uid: &str) -> Record {
 
 fn with(record: Record) -> History {
     let mut history = History::begin(Time(NOW.0 - 10_000));
-    history.reserve(record, NOW);
+    history.reserve(record, COOL_DOWN, NOW);
     history
 }
 
@@ -110,7 +110,7 @@ fn each_refusal_doubles_the_wait_up_to_five_minutes() {
         let Stage::Refused { until } = history.records[0].stage else { panic!("not refused") };
         waits.push(until.0 - now.0);
         now = until;
-        history.reserve(Record { at: now, ..record("u1") }, now);
+        history.reserve(Record { at: now, ..record("u1") }, COOL_DOWN, now);
         assert_eq!(history.records.len(), 1, "the same pod is one record");
     }
     assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300]);
@@ -162,21 +162,31 @@ fn a_replacement_that_asks_to_be_rescued_was_a_bad_end() {
 }
 
 #[test]
-fn what_bears_on_nothing_any_more_is_forgotten() {
-    let mut history = ended(&[
+fn what_bears_on_nothing_any_more_is_forgotten_with_the_next_eviction() {
+    let stages = [
         Stage::Done { at: later(0) },
         Stage::Refused { until: later(600) },
         Stage::Accepted,
         Stage::NotReady { at: later(900) },
-    ]);
-    assert!(history.prune(COOL_DOWN, later(1799)));
-    assert_eq!(history.records.len(), 4);
-    history.prune(COOL_DOWN, later(1800));
-    assert_eq!(history.records.len(), 2);
-    history.prune(COOL_DOWN, later(2700));
-    assert!(history.records.is_empty());
+    ];
+    let left = |seconds: i64| {
+        let mut history = ended(&stages);
+        history.reserve(Record { at: later(seconds), ..record("new") }, COOL_DOWN, later(seconds));
+        history.records.len() - 1
+    };
+    assert_eq!((left(1799), left(1800), left(2399), left(2400), left(2700)), (4, 2, 2, 1, 0));
+    let mut history = ended(&[]);
     history.records = vec![record("u"); MAX_RECORDS];
-    assert!(!history.prune(COOL_DOWN, later(1)));
+    assert!(history.full(COOL_DOWN, later(1)) && !history.full(COOL_DOWN, later(1800)));
+}
+
+#[test]
+fn a_clock_that_runs_ahead_forgets_nothing_by_looking() {
+    let mut history = with(record("u1"));
+    history.answered("u1", &Answer::Accepted, NOW);
+    history.observe("u1", &gone(Some(("u2", true))), later(3600));
+    assert_eq!(history.records.len(), 1);
+    assert!(history.contradicts(later(10)), "and what it wrote shows that its clock was another");
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use super::{Case, Check, Round};
 use crate::coordinator::facts::Facts;
 use crate::coordinator::guard::Guard;
-use crate::coordinator::history::{History, MAX_RECORDS, Record, Stage};
+use crate::coordinator::history::{History, Record, Stage};
 use crate::coordinator::time::seconds;
 
 impl Round<'_> {
     pub(super) fn about_budgets(&self, case: &Case<'_>, facts: &Facts, history: &History) -> Check {
         self.cool_downs(case, facts, history)?;
         self.shares(case, facts, history)?;
-        self.guard(Guard::HistoryFull, history.records.len() >= MAX_RECORDS, String::new)
+        self.guard(Guard::HistoryFull, history.full(self.remedy.cool_down, history.clock(self.wall)), String::new)
     }
 
     fn cool_downs(&self, case: &Case<'_>, facts: &Facts, history: &History) -> Check {
