@@ -9,8 +9,8 @@ set -eu
 build='gcc libc6-dev'
 # The guest's kernel, and what its client and server side run; the guest sees the files of this machine.
 lab='user-mode-linux nfs-kernel-server nfs-common rpcbind iproute2 kmod util-linux mount busybox-static procps e2fsprogs'
-# strace shows that the agent itself touches no mount.
-test="$lab strace"
+# strace shows that the agent itself touches no mount; promtool and amtool test the alerts, Prometheus runs them and the dashboards.
+test="$lab strace prometheus prometheus-alertmanager"
 # The peer that the benchmark measures beside the agent; one figure comes from a guest of the lab.
 bench="$lab prometheus-node-exporter"
 
@@ -68,7 +68,7 @@ if command -v systemctl >/dev/null; then
         nfs-kernel-server) units='nfs-server.service' ;;
         nfs-common) units='nfs-client.target' ;;
         rpcbind) units='rpcbind.service rpcbind.socket' ;;
-        prometheus-node-exporter) units='prometheus-node-exporter.service' ;;
+        prometheus-node-exporter | prometheus | prometheus-alertmanager) units="$package.service" ;;
         *) continue ;;
         esac
         # shellcheck disable=SC2086 # a list of words
