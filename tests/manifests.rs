@@ -1,0 +1,299 @@
+//! The manifests: rendered as committed, known to the API's types to the last field, and granting what was decided.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::disallowed_methods, reason = "a test reads and writes the manifests of its own repository")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use mountwarden::cluster::node_mounts::NodeMounts;
+use serde_json::Value;
+
+/// The committed rendering, and what it is rendered from.
+const RENDERED: [(&str, &str); 6] = [
+    ("install.yaml", "base"),
+    ("install-canary.yaml", "variants/canary"),
+    ("install-podmonitor.yaml", "variants/podmonitor"),
+    ("install-openshift.yaml", "variants/openshift"),
+    ("install-remedy-dry-run.yaml", "variants/remedy-dry-run"),
+    ("install-remedy-enforce.yaml", "variants/remedy-enforce"),
+];
+
+fn k8s() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s")
+}
+
+fn blessing() -> bool {
+    std::env::var_os("MOUNTWARDEN_BLESS").is_some()
+}
+
+fn objects(file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(k8s().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    text.split("\n---\n")
+        .map(|part| serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{file}: {error}")))
+        .collect()
+}
+
+fn kind(object: &Value) -> &str {
+    object["kind"].as_str().expect("kind")
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().expect("metadata.name")
+}
+
+fn find(file: &str, wanted: &str, named: &str) -> Value {
+    let found = objects(file).into_iter().find(|object| kind(object) == wanted && name(object) == named);
+    found.unwrap_or_else(|| panic!("{file} has no {wanted} {named}"))
+}
+
+/// `kubectl` with kustomize 5 or newer; Debian's own kubectl (1.20) knows no components.
+fn renderer() -> Result<(), String> {
+    let output = Command::new("kubectl").args(["version", "--client"]).output().map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.lines().find_map(|line| line.strip_prefix("Kustomize Version: v"));
+    let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= 5) { Ok(()) } else { Err(format!("its kustomize is too old: {text}")) }
+}
+
+#[test]
+fn the_crd_is_that_of_the_type() {
+    let made = serde_json::to_value(NodeMounts::crd()).unwrap();
+    let head = "# Made from the type in src/cluster/node_mounts.rs: MOUNTWARDEN_BLESS=1 cargo test --test manifests\n";
+    if blessing() {
+        std::fs::write(k8s().join("base/crd.yaml"), head.to_owned() + &serde_saphyr::to_string(&made).unwrap())
+            .unwrap();
+    }
+    assert!(
+        objects("base/crd.yaml") == [made],
+        "MOUNTWARDEN_BLESS=1 cargo test --test manifests, twice: the renderings contain it"
+    );
+}
+
+#[test]
+fn the_single_files_are_what_kustomize_renders() {
+    if let Err(reason) = renderer() {
+        use std::io::Write;
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: kubectl renders nothing here ({reason}); the committed files are checked as they are"
+        );
+        return;
+    }
+    for (file, from) in RENDERED {
+        let output = Command::new("kubectl").arg("kustomize").arg(k8s().join(from)).output().unwrap();
+        assert!(output.status.success(), "{from}: {}", String::from_utf8_lossy(&output.stderr));
+        let made =
+            format!("# kubectl kustomize k8s/{from} > k8s/{file}\n{}", String::from_utf8(output.stdout).unwrap());
+        if blessing() {
+            std::fs::write(k8s().join(file), &made).unwrap();
+        }
+        let committed = std::fs::read_to_string(k8s().join(file)).unwrap_or_default();
+        assert!(committed == made, "k8s/{file} is out of date: MOUNTWARDEN_BLESS=1 cargo test --test manifests");
+    }
+}
+
+/// Decodes into the API's type and back: a field that the type does not know is lost on the way.
+fn round_trip<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) -> Value {
+    let typed: T = serde_json::from_value(object.clone())
+        .unwrap_or_else(|error| panic!("{} {}: {error}", kind(object), name(object)));
+    serde_json::to_value(typed).unwrap()
+}
+
+fn through_the_api_types(object: &Value) -> Option<Value> {
+    Some(match kind(object) {
+        "ClusterRole" => round_trip::<ClusterRole>(object),
+        "ClusterRoleBinding" => round_trip::<ClusterRoleBinding>(object),
+        "ConfigMap" => round_trip::<ConfigMap>(object),
+        "CustomResourceDefinition" => round_trip::<CustomResourceDefinition>(object),
+        "DaemonSet" => round_trip::<DaemonSet>(object),
+        "Deployment" => round_trip::<Deployment>(object),
+        "Namespace" => round_trip::<Namespace>(object),
+        "PodDisruptionBudget" => round_trip::<PodDisruptionBudget>(object),
+        "PriorityClass" => round_trip::<PriorityClass>(object),
+        "Role" => round_trip::<Role>(object),
+        "RoleBinding" => round_trip::<RoleBinding>(object),
+        "Service" => round_trip::<Service>(object),
+        "ServiceAccount" => round_trip::<ServiceAccount>(object),
+        "ValidatingAdmissionPolicy" => round_trip::<ValidatingAdmissionPolicy>(object),
+        "ValidatingAdmissionPolicyBinding" => round_trip::<ValidatingAdmissionPolicyBinding>(object),
+        // Of the Prometheus operator; no type of it is here.
+        "PodMonitor" => return None,
+        other => panic!("no type for {other}: add it"),
+    })
+}
+
+/// Paths of what `original` has and `after` has not, or has otherwise.
+fn lost(original: &Value, after: &Value, at: &str, out: &mut Vec<String>) {
+    match (original, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (key, value) in before {
+                match after.get(key) {
+                    Some(same) => lost(value, same, &format!("{at}.{key}"), out),
+                    None => out.push(format!("{at}.{key}")),
+                }
+            }
+        }
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            for (index, (value, same)) in before.iter().zip(after).enumerate() {
+                lost(value, same, &format!("{at}[{index}]"), out);
+            }
+        }
+        // A number with and without a fraction is the same number.
+        _ if original == after || (original.is_number() && original.as_f64() == after.as_f64()) => {}
+        _ => out.push(at.to_owned()),
+    }
+}
+
+#[test]
+fn the_api_types_know_every_field() {
+    for (file, _) in RENDERED {
+        let objects = objects(file);
+        assert!(objects.len() >= 10, "{file} has only {}", objects.len());
+        for object in objects {
+            let Some(after) = through_the_api_types(&object) else { continue };
+            let mut fields = Vec::new();
+            lost(&object, &after, "", &mut fields);
+            assert!(fields.is_empty(), "{file}: {} {}: unknown or wrong: {fields:?}", kind(&object), name(&object));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_field_is_noticed() {
+    let mut object = find("install.yaml", "DaemonSet", "mountwarden");
+    object["spec"]["template"]["spec"]["hostPid"] = true.into();
+    let mut fields = Vec::new();
+    lost(&object, &through_the_api_types(&object).unwrap(), "", &mut fields);
+    assert_eq!(fields, [".spec.template.spec.hostPid"]);
+}
+
+/// `group/resource verb` of all rules.
+fn rights(role: &Value) -> BTreeSet<String> {
+    let list = |rule: &Value, key: &str| -> Vec<String> {
+        rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let mut out = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for group in list(rule, "apiGroups") {
+            for resource in list(rule, "resources") {
+                out.extend(list(rule, "verbs").into_iter().map(|verb| format!("{group}/{resource} {verb}")));
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn no_agent_may_evict_delete_or_read_secrets() {
+    for (file, _) in RENDERED {
+        let rights = rights(&find(file, "ClusterRole", "mountwarden-agent"));
+        let harmless = ["list", "watch", "get", "patch", "create", "update"];
+        for right in &rights {
+            assert!(
+                !right.contains("eviction") && !right.contains("secrets") && !right.contains('*'),
+                "{file}: {right}"
+            );
+            assert!(harmless.contains(&right.split(' ').next_back().unwrap()), "{file}: {right}");
+            assert!(
+                !right.starts_with("/pods ") || right.ends_with("list") || right.ends_with("watch"),
+                "{file}: {right}"
+            );
+        }
+        let bound: Vec<_> = objects(file)
+            .into_iter()
+            .filter(|object| {
+                kind(object).ends_with("RoleBinding") && object["subjects"][0]["name"] == "mountwarden-agent"
+            })
+            .map(|object| object["roleRef"]["name"].as_str().unwrap().to_owned())
+            .collect();
+        let expected: &[&str] = match file {
+            "install-openshift.yaml" => &["system:openshift:scc:privileged", "mountwarden-agent"],
+            _ => &["mountwarden-agent"],
+        };
+        assert_eq!(
+            bound.iter().collect::<BTreeSet<_>>(),
+            expected.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().iter().collect()
+        );
+    }
+}
+
+#[test]
+fn only_the_remedy_variants_grant_eviction_and_only_to_the_coordinator() {
+    for (file, _) in RENDERED {
+        let roles = objects(file).into_iter().filter(|object| kind(object).ends_with("Role"));
+        let evicting: Vec<_> = roles
+            .filter(|role| rights(role).contains("/pods/eviction create"))
+            .map(|role| name(&role).to_owned())
+            .collect();
+        let expected: &[&str] = if file.contains("remedy") { &["mountwarden-coordinator"] } else { &[] };
+        assert_eq!(evicting, expected, "{file}");
+    }
+}
+
+#[test]
+fn the_agents_pod_keeps_to_the_design() {
+    for (file, _) in RENDERED {
+        let set = find(file, "DaemonSet", "mountwarden");
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(
+            (&pod["hostPID"], &pod["hostNetwork"], &pod["dnsPolicy"]),
+            (&true.into(), &true.into(), &"Default".into())
+        );
+        assert_eq!(pod["tolerations"], serde_json::json!([{"operator": "Exists"}]), "every node");
+        let volumes = pod["volumes"].as_array().unwrap();
+        assert!(volumes.iter().all(|volume| volume.get("hostPath").is_none()), "{file}: a hostPath pins mounts");
+        let agent = &pod["containers"][0];
+        let security = &agent["securityContext"];
+        assert_eq!((&security["privileged"], &security["readOnlyRootFilesystem"]), (&false.into(), &true.into()));
+        assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));
+        assert!(agent["resources"]["limits"].get("cpu").is_none(), "a throttled agent judges nothing");
+        let readme = std::fs::read_to_string(k8s().join("README.md")).unwrap();
+        for capability in security["capabilities"]["add"].as_array().unwrap() {
+            let row = format!("| `{}` |", capability.as_str().unwrap());
+            assert!(readme.contains(&row), "{file}: k8s/README.md gives no reason for {capability}");
+        }
+    }
+}
+
+#[test]
+fn the_configurations_are_valid() {
+    for (file, _) in RENDERED {
+        let maps = objects(file)
+            .into_iter()
+            .filter(|object| kind(object) == "ConfigMap" && name(object).starts_with("mountwarden-config-"));
+        for map in maps {
+            let scratch = tempfile::tempdir().unwrap();
+            let path = scratch.path().join("config.yaml");
+            std::fs::write(&path, map["data"]["config.yaml"].as_str().unwrap()).unwrap();
+            let output = Command::new(env!("CARGO_BIN_EXE_mountwarden"))
+                .arg("check-config")
+                .arg("--config")
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+#[test]
+fn the_remedy_variants_put_agents_and_coordinator_into_one_mode() {
+    for (file, mode) in [("install-remedy-dry-run.yaml", "dry-run"), ("install-remedy-enforce.yaml", "enforce")] {
+        for (kind, name) in [("DaemonSet", "mountwarden"), ("Deployment", "mountwarden-coordinator")] {
+            let object = find(file, kind, name);
+            let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+            let set: Vec<_> =
+                env.iter().filter(|one| one["name"] == "MOUNTWARDEN_REMEDY_MODE").map(|one| &one["value"]).collect();
+            assert_eq!(set, [mode], "{file}: {kind}");
+        }
+    }
+}
