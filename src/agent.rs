@@ -6,6 +6,7 @@
 mod canary;
 mod core;
 mod events;
+mod inquiry;
 mod intake;
 mod judging;
 mod kernel_log;

@@ -39,6 +39,9 @@ pub struct Snapshot {
     pub summary: BTreeMap<String, usize>,
     /// The targets, ordered by mountpoint.
     pub mounts: Vec<MountStatus>,
+    /// Servers of NFS mounts, as they were last asked without a mount.
+    #[serde(default)]
+    pub servers: Vec<ServerStatus>,
     /// autofs triggers: shown, never touched.
     pub autofs: Vec<AutofsTrigger>,
     /// How the agent itself does.
@@ -251,6 +254,30 @@ pub struct StepStatus {
     pub seconds: f64,
     /// Name of the errno, if it failed (`ESTALE`).
     pub error: Option<String>,
+}
+
+/// A server as it was last asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Server as mounted.
+    pub server: String,
+    /// Port of NFS.
+    pub port: u16,
+    /// When it was asked.
+    pub checked: UnixSeconds,
+    /// What it was asked.
+    pub checks: Vec<ServerCheck>,
+}
+
+/// One question to a server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerCheck {
+    /// `dns`, `tcp`, `nfs` or `mountd`.
+    pub check: String,
+    /// It was answered, and well.
+    pub up: bool,
+    /// From the question to the answer, or to giving up, in seconds.
+    pub seconds: f64,
 }
 
 /// An autofs mount point.

@@ -1,6 +1,7 @@
 //! The loop's state: what is mounted, what is under way, what is due. Each method is one event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -8,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::canary::{self, Canaries};
+use super::inquiry::{self, Inquiries};
 use super::kernel_log;
 use super::registry::{Newcomer, Registry};
 use super::servers::{ServerKey, Servers};
@@ -26,6 +28,9 @@ use crate::server::ServerAnswer;
 use crate::snapshot::{AgentStats, DurationHistogram};
 use crate::verdict::{Finding, Tuning};
 
+/// It is looked so often whom to ask the servers about: that walks over all targets.
+const INQUIRY_GRAIN: Duration = Duration::from_secs(1);
+
 /// Something under way came to its end.
 pub(super) enum Event {
     /// Roots were identified, or not.
@@ -36,6 +41,8 @@ pub(super) enum Event {
     Reaped { dev: Dev },
     /// A server answered, or did not.
     Answered { key: ServerKey, answer: ServerAnswer },
+    /// A server was asked about one mount.
+    Examined { id: TargetId, address: SocketAddr, report: Box<inquiry::Report> },
     /// Transport counters were read.
     Counted { view: View, outcome: Outcome, took: Duration },
     /// Transport states and FUSE queues were read.
@@ -74,6 +81,7 @@ pub(super) struct Core {
     pub(super) canaries: Canaries,
     pub(super) running: JoinSet<Event>,
     pub(super) servers: Servers,
+    pub(super) inquiries: Inquiries,
     pub(super) transports: Transports,
     pub(super) kernel_log: kernel_log::Book,
     pub(super) signals: Readings,
@@ -85,6 +93,8 @@ pub(super) struct Core {
     /// Somebody waits for what changed: a state, a target that came or went.
     pub(super) news: bool,
     pub(super) reread: bool,
+    /// When it is next looked whom to ask about.
+    pub(super) next_inquiry: Now,
     pub(super) one_pass: bool,
     /// A configuration that was read again and is not in force yet.
     pub(super) reloaded: Option<anyhow::Result<Config>>,
@@ -123,6 +133,7 @@ impl Core {
             pool,
             running: JoinSet::new(),
             servers: Servers::new(config.timeout),
+            inquiries: Inquiries::default(),
             transports: Transports::default(),
             kernel_log: kernel_log::Book::default(),
             signals: Readings::default(),
@@ -132,6 +143,7 @@ impl Core {
             changed: true,
             news: true,
             reread: false,
+            next_inquiry: Now::ZERO,
             one_pass,
             reloaded: None,
             only: None,
@@ -207,6 +219,10 @@ impl Core {
         for view in self.transports.take_due(now) {
             self.count(view);
         }
+        if now >= self.next_inquiry {
+            self.next_inquiry = now + INQUIRY_GRAIN;
+            self.inquire(now);
+        }
         if !self.one_pass {
             self.read_signals(now);
         }
@@ -217,7 +233,14 @@ impl Core {
         let growing = self.growing.first().map(|(at, _)| *at);
         let signals = self.signals.next_wake().filter(|_| !self.one_pass);
         let (servers, transports) = (self.servers.next_wake(), self.transports.next_wake());
-        let candidates = [self.schedule.next_wake(), growing, servers, transports, signals];
+        let candidates = [
+            self.schedule.next_wake(),
+            growing,
+            servers,
+            transports,
+            signals,
+            Some(self.next_inquiry).filter(|_| self.one_pass),
+        ];
         candidates.into_iter().flatten().min()
     }
 }

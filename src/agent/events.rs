@@ -31,6 +31,7 @@ impl Core {
                 self.schedule.reaped(dev, now);
             }
             Event::Answered { key, answer } => self.on_server(key, answer),
+            Event::Examined { id, address, report } => self.on_examined(id, address, *report),
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
             Event::Signalled { outcome, took } => self.on_signals(outcome, took),
             Event::Canaried { id, dev, report, outcome } => self.on_canaried(id, dev, report, outcome),

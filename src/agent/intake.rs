@@ -87,9 +87,11 @@ impl Core {
 
     pub(super) fn forget(&mut self, target: &Target, now: Now) {
         let server = target.server_label();
-        if !self.registry.targets.values().any(|other| other.server_label() == server) {
+        let last = !self.registry.targets.values().any(|other| other.server_label() == server);
+        if last {
             self.durations.retain(|(name, _), _| *name != server);
         }
+        self.inquiries.forget(target, last);
         self.schedule.remove(target.id, now);
         self.servers.forget(target);
         self.suspected.remove(&target.id);

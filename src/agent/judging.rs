@@ -65,7 +65,7 @@ impl Core {
     /// Judges a target anew with what its server just said: the state stays, the cause may become known.
     pub(super) fn judge_again(&mut self, id: TargetId) {
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
-        if target.memory.state != State::Hung {
+        if !matches!(target.memory.state, State::Hung | State::Stale | State::Unknown) {
             return;
         }
         let Some(decision) = target.decision.take() else { return };
@@ -81,6 +81,7 @@ impl Core {
             at_millis: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             facts: target.facts.clone(),
             server: self.servers.view(target, now),
+            examined: self.inquiries.examined(target, now),
             transport: target.transport,
             passive: Passive {
                 trend: target.trend,
@@ -111,9 +112,11 @@ impl Core {
         let before = target.cause();
         if let Some(transition) = target.accept(judgement, evidence, tuning, unix) {
             self.news = true;
+            // It is asked about at once.
+            self.next_inquiry = now;
             log_transition(target, &transition, unix);
             self.hurry_behind(id);
-        } else if target.cause() != before && target.verdict.state == State::Hung {
+        } else if target.cause() != before && matches!(target.verdict.state, State::Hung | State::Stale) {
             self.news = true;
             log_cause(target);
         }
@@ -157,6 +160,11 @@ impl Core {
 /// The server, or our own rights, refused even the root.
 fn refused_root(report: &ProbeReport) -> bool {
     matches!(report.step(Step::StatxRoot).and_then(|step| step.errno), Some(libc::EACCES | libc::EPERM))
+}
+
+/// The last look at a target was refused at its root.
+pub(super) fn refused_root_in(target: &Target) -> bool {
+    target.decision.as_ref().is_some_and(|decision| refused(&decision.evidence.observation))
 }
 
 fn refused(observation: &Observation) -> bool {
@@ -236,8 +244,10 @@ fn log_cause(target: &Target) {
         since = super::rfc3339(target.since),
         evidence = target.verdict.evidence,
         advice,
-        "{} is still hung, and the cause is known now",
-        labels.mountpoint
+        "{} is still {}, and the cause is {} now",
+        labels.mountpoint,
+        target.verdict.state,
+        target.cause().map_or("unknown", Cause::as_str)
     );
 }
 

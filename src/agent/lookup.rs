@@ -41,7 +41,11 @@ pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckRe
 async fn drive(core: &mut Core, limit: Instant) -> anyhow::Result<()> {
     loop {
         core.tick();
-        if core.ready() && core.suspected.is_empty() && !core.servers.asking() {
+        if core.ready()
+            && core.suspected.is_empty()
+            && !core.servers.asking()
+            && !core.inquiries.asking(core.registry.targets.values())
+        {
             return Ok(());
         }
         let wake = core.next_wake().map_or(limit, |at| core.start + at);

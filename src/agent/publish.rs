@@ -61,6 +61,7 @@ impl Core {
                 .into_iter()
                 .map(|target| status(target, now, told_apart, &self.config.silence_findings))
                 .collect(),
+            servers: self.inquiries.checks(),
             autofs: self.autofs(),
             agent,
         }

@@ -128,6 +128,13 @@ catalog! {
     MOUNT_VOLUME_INFO: Gauge Stable "mountwarden_mount_volume_info"
         ["mountpoint", "source", "fstype", "persistentvolume", "persistentvolumeclaim", "namespace", "storageclass"] "",
         "What the cluster calls the volumes of this mount; always 1.";
+    SERVER_UP: Gauge Stable "mountwarden_server_up" ["server", "port", "check"] "",
+        "1 when the server of NFS mounts answered the last check well, without a mount: `dns` (its name), `tcp`, `nfs` (NULL), `mountd` (NFSv3).";
+    SERVER_RTT: Gauge Stable "mountwarden_server_rtt_seconds" ["server", "port", "check"] "seconds",
+        "How long that check took, to its answer or to giving up.";
+    SERVER_CHECKED: Gauge Stable "mountwarden_server_checked_timestamp_seconds" ["server", "port"] "seconds since the epoch",
+        "When the server was last checked: every five minutes while all is well, every few seconds while it needs explaining.";
+
     PROBES: Counter Stable "mountwarden_probes_total" ["mountpoint", "source", "fstype", "result"] "",
         "Probes by result.";
     PROBE_LAST_DURATION: Gauge Stable "mountwarden_probe_last_duration_seconds"

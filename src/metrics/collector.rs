@@ -15,7 +15,9 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use super::catalog::{self, Kind, Metric};
 use super::process::ProcessStats;
 use crate::passive::kernel_log;
-use crate::snapshot::{AgentStats, DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, Snapshot};
+use crate::snapshot::{
+    AgentStats, DurationHistogram, FilesystemStatus, MountStatus, OperationStatus, ServerCheck, ServerStatus, Snapshot,
+};
 use crate::verdict::{Finding, Severity, State};
 
 /// Histograms that are encoded at once. One costs about 2 kB until it is text, so this is 512 KiB.
@@ -237,8 +239,28 @@ fn durations(page: &mut Page<'_>, histograms: &[DurationHistogram]) -> Result<()
     })
 }
 
+fn servers(page: &mut Page<'_>, servers: &[ServerStatus]) -> Result<(), RenderError> {
+    let mut each = |metric: &'static Metric, value: fn(&ServerCheck) -> f64| {
+        page.family(metric, |family| {
+            servers.iter().try_for_each(|server| {
+                let port = server.port.to_string();
+                server
+                    .checks
+                    .iter()
+                    .try_for_each(|check| family.add(&[&server.server, &port, &check.check], value(check)))
+            })
+        })
+    };
+    each(&catalog::SERVER_UP, |check| flag(check.up))?;
+    each(&catalog::SERVER_RTT, |check| check.seconds)?;
+    page.family(&catalog::SERVER_CHECKED, |family| {
+        servers.iter().try_for_each(|server| family.add(&[&server.server, &server.port.to_string()], server.checked))
+    })
+}
+
 fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> Result<(), RenderError> {
     let agent = &snapshot.agent;
+    servers(page, &snapshot.servers)?;
     page.single(&catalog::PROBE_TIMEOUT, snapshot.timeout_seconds)?;
     page.single(&catalog::PROBE_INTERVAL, snapshot.interval_seconds)?;
     page.family(&catalog::WORKERS, |family| {

@@ -10,6 +10,7 @@ use crate::mounts::source::Mode;
 use crate::mounts::{Kind, Mount, kind};
 use crate::probe::pool::Blocked;
 use crate::probe::{ProbeReport, Space, StepResult};
+use crate::server::conclude::Symptom;
 
 /// What the mount table says of a target and what matters to the judgement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +131,17 @@ pub struct ServerView {
     pub words: String,
 }
 
+/// What the answers of a server prove about one mount ([`crate::server::conclude`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Examined {
+    /// What was the matter with the mount when its server was asked.
+    pub symptom: Symptom,
+    /// What is proven.
+    pub cause: Option<Cause>,
+    /// The sentence of the rule that proved it.
+    pub why: Option<String>,
+}
+
 /// What the last canary found (written only where configured).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryView {
@@ -170,6 +182,9 @@ pub struct Evidence {
     pub observation: Observation,
     /// Its server, if it was asked lately.
     pub server: Option<ServerView>,
+    /// What its server said of this very mount, if it was asked lately.
+    #[serde(default)]
+    pub examined: Option<Examined>,
     /// Its transport, if the kernel's counters could be read lately.
     pub transport: Option<TransportCounters>,
     /// What the kernel counted and said by itself.

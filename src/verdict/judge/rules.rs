@@ -6,6 +6,7 @@ use super::{Cause, Evidence, Look, Memory, Replaced, State, Tuning, words};
 use crate::mounts::Kind;
 use crate::mounts::source::Mode;
 use crate::probe::{ProbeReport, SentinelCheck, Step, StepResult};
+use crate::server::conclude::Symptom;
 use crate::verdict::{NotRun, Observation};
 
 /// errno 512, ERESTARTSYS: what somebody's `umount2(MNT_FORCE)` leaves behind in the calls that it aborted.
@@ -143,14 +144,17 @@ fn root_error(
         libc::ESTALE if facts.is_nfs() && tuning.has("stale") => {
             let export_there = report.step(Step::Statfs).is_some_and(|step| step.errno.is_none());
             let cause = if export_there { Cause::HandleInvalid } else { Cause::Unknown };
-            Some(hard(State::Stale, Some(cause), said))
+            let cause = proven(evidence, Symptom::Refused).unwrap_or(cause);
+            Some(hard(State::Stale, Some(cause), words::with_why(said, evidence)))
         }
         // GETATTR needs no permission with sec=sys, so a root that answered before and is refused now is not exported
         // to us any more. A first refusal, Kerberos, or everybody refusing at once may be our own rights.
         libc::EACCES | libc::EPERM if facts.is_nfs() && tuning.has("refused_root") => {
-            let proven = memory.answered && facts.plain_security && !evidence.many_refuse;
-            Some(if proven {
-                hard(State::Stale, Some(Cause::ExportGone), said)
+            let before = memory.answered && facts.plain_security && !evidence.many_refuse;
+            // Or the server itself says that it does not export it to us.
+            let now = proven(evidence, Symptom::Refused);
+            Some(if let Some(cause) = now.or(before.then_some(Cause::ExportGone)) {
+                hard(State::Stale, Some(cause), words::with_why(said, evidence))
             } else {
                 hard(State::Unknown, Some(Cause::Unknown), words::refused(&said, evidence.many_refuse))
             })
@@ -306,7 +310,8 @@ fn cannot_write(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> O
 }
 
 fn hung(evidence: &Evidence, blocked: bool, said: String) -> Look {
-    hard(State::Hung, hung_cause(evidence, blocked), words::with_server(said, evidence.server.as_ref()))
+    let said = words::with_server(said, evidence.server.as_ref());
+    hard(State::Hung, hung_cause(evidence, blocked), words::with_why(said, evidence))
 }
 
 /// Why a target does not answer, as far as it is proven: by the mount for FUSE, by asking the server for the rest.
@@ -315,7 +320,13 @@ fn hung_cause(evidence: &Evidence, blocked: bool) -> Option<Cause> {
         // With the daemon gone the kernel answers ENOTCONN at once; a request that waits has a daemon that does not read.
         return Some(Cause::DaemonStuck);
     }
-    Some(evidence.server.as_ref().and_then(|server| server.cause).unwrap_or(Cause::Unknown))
+    let alive = evidence.server.as_ref().and_then(|server| server.cause);
+    Some(proven(evidence, Symptom::Hung).or(alive).unwrap_or(Cause::Unknown))
+}
+
+/// What the server's answers about this very mount prove, if they were given while it had the same symptom.
+fn proven(evidence: &Evidence, symptom: Symptom) -> Option<Cause> {
+    evidence.examined.as_ref().filter(|examined| examined.symptom == symptom)?.cause
 }
 
 fn hard(state: State, cause: Option<Cause>, evidence: String) -> Look {

@@ -38,6 +38,7 @@ fn seen(facts: Facts, observation: Observation) -> Evidence {
         facts,
         observation,
         server: None,
+        examined: None,
         transport: Some(TransportCounters { connects: 2, sends: 10, recvs: 10 }),
         passive: Passive::default(),
         many_refuse: false,

@@ -2,7 +2,7 @@
 
 use crate::probe::pool::Blocked;
 use crate::probe::{ProbeReport, Step, StepResult};
-use crate::verdict::{NotRun, ServerView};
+use crate::verdict::{Evidence, NotRun, ServerView};
 
 /// Name of an errno, or its number where it has none.
 #[must_use]
@@ -66,6 +66,14 @@ pub(super) fn blocked(blocked: &Blocked) -> String {
 pub(super) fn with_server(said: String, server: Option<&ServerView>) -> String {
     match server {
         Some(server) => format!("{said}; its server {}", server.words),
+        None => said,
+    }
+}
+
+/// The rule that proved the cause, if the server's answers did.
+pub(super) fn with_why(said: String, evidence: &Evidence) -> String {
+    match evidence.examined.as_ref().and_then(|examined| examined.why.as_ref()) {
+        Some(why) => format!("{said}; {why}"),
         None => said,
     }
 }

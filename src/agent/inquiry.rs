@@ -1,0 +1,302 @@
+//! What the servers say of single mounts: whether this very mount can be served, and why not.
+//!
+//! [`super::servers`] asks whether a server lives, again and again, while a mount of it is silent. Here each mount that needs
+//! explaining is asked about with its own root handle and path ([`crate::server::examine`]); those that are well are asked
+//! about rarely, so that there is something to compare with.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::core::{Core, Event};
+use super::target::{Key, Target};
+use crate::mounts::Mount;
+use crate::probe::Step;
+use crate::probe::pool::Pool;
+use crate::probe::schedule::{Now, TargetId};
+use crate::probe::trial::{TrialSpec, attempt};
+use crate::server::conclude::{Baseline, Seen, Symptom, conclude};
+use crate::server::dns::{Resolution, Resolver};
+use crate::server::examine::{Check, Examination, Question, examine};
+use crate::snapshot::{ServerCheck, ServerStatus};
+use crate::verdict::{Cause, Examined, Observation, State};
+
+/// A mount that needs explaining is asked about so often.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// A mount that is well is asked about so often.
+const BACKGROUND: Duration = Duration::from_secs(300);
+
+/// What was found explains nothing any more after so long.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// Two answers for the handle of a mount that hangs must be so far apart: after a cut the kernel's client itself tries
+/// again ever less often, and is not stuck for that (14 s were measured after a minute).
+const STUCK_APART: Duration = Duration::from_secs(30);
+
+/// Examinations under way at a time; at most one of them per server.
+const IN_FLIGHT: usize = 8;
+
+/// All that is asked, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Inquiries {
+    targets: HashMap<TargetId, Inquiry>,
+    busy: HashSet<SocketAddr>,
+    resolver: Resolver,
+    checks: BTreeMap<(String, u16), ServerStatus>,
+}
+
+#[derive(Debug, Default)]
+struct Inquiry {
+    asked: Option<Now>,
+    in_flight: bool,
+    symptom: Option<Symptom>,
+    baseline: Option<Baseline>,
+    /// When the server first answered for the handle, in the present hang.
+    answered_while_hung: Option<Now>,
+    found: Option<(Now, Examined)>,
+}
+
+/// What one examination brought.
+#[derive(Debug)]
+pub(super) struct Report {
+    symptom: Option<Symptom>,
+    examination: Examination,
+    /// A trial mount at the address that the name leads to now works.
+    works_elsewhere: bool,
+}
+
+impl Inquiries {
+    /// What was found of a target with its present symptom.
+    pub(super) fn examined(&self, target: &Target, now: Now) -> Option<Examined> {
+        let (at, examined) = self.targets.get(&target.id)?.found.as_ref()?;
+        let fits = Some(examined.symptom) == symptom(target) && now.saturating_sub(*at) <= FRESH;
+        fits.then(|| examined.clone())
+    }
+
+    /// Forgets a target that is gone, and its server's checks with the last of them.
+    pub(super) fn forget(&mut self, target: &Target, last_of_server: bool) {
+        self.targets.remove(&target.id);
+        if let Some((server, address)) = server_of(target).filter(|_| last_of_server) {
+            self.checks.remove(&(server, address.port()));
+        }
+    }
+
+    /// Whether something that needs explaining was not asked about yet, or is being asked about: `check` waits for it.
+    pub(super) fn asking<'a>(&self, mut targets: impl Iterator<Item = &'a Target>) -> bool {
+        targets.any(|target| {
+            let inquiry = self.targets.get(&target.id);
+            let answered = inquiry.is_some_and(|inquiry| inquiry.asked.is_some() && !inquiry.in_flight);
+            symptom(target).is_some() && server_of(target).is_some() && !answered
+        })
+    }
+
+    /// What was last seen of each server.
+    pub(super) fn checks(&self) -> Vec<ServerStatus> {
+        self.checks.values().cloned().collect()
+    }
+
+    fn due_at(inquiry: Option<&Inquiry>, symptom: Option<Symptom>) -> Option<Now> {
+        let Some(inquiry) = inquiry else { return Some(Now::ZERO) };
+        let Some(asked) = inquiry.asked else { return Some(Now::ZERO) };
+        let news = symptom.is_some() && symptom != inquiry.symptom;
+        let pause = if symptom.is_some() { EVERY } else { BACKGROUND };
+        (!inquiry.in_flight).then_some(if news { Now::ZERO } else { asked + pause })
+    }
+}
+
+/// What is to be explained of a target; `None`: all is well, or its state explains itself.
+fn symptom(target: &Target) -> Option<Symptom> {
+    match target.verdict.state {
+        State::Hung => Some(Symptom::Hung),
+        State::Stale => Some(Symptom::Refused),
+        // Refused from the start, or together with many others: only the server can tell why.
+        State::Unknown if super::judging::refused_root_in(target) => Some(Symptom::Refused),
+        _ => None,
+    }
+}
+
+fn server_of(target: &Target) -> Option<(String, SocketAddr)> {
+    let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(2049));
+    let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
+    (target.facts.is_nfs() && tcp).then(|| (target.server_label(), address))
+}
+
+impl Core {
+    /// Asks about the mounts whose turn it is: those that need explaining first.
+    pub(super) fn inquire(&mut self, now: Now) {
+        if self.inquiries.busy.len() >= IN_FLIGHT {
+            return;
+        }
+        let mut due: Vec<(bool, Now, TargetId)> = Vec::new();
+        for target in self.registry.targets.values().filter(|target| target.judged && server_of(target).is_some()) {
+            let symptom = symptom(target);
+            if self.one_pass && symptom.is_none() {
+                continue;
+            }
+            let at = Inquiries::due_at(self.inquiries.targets.get(&target.id), symptom);
+            due.extend(at.filter(|at| *at <= now).map(|at| (symptom.is_none(), at, target.id)));
+        }
+        due.sort_unstable();
+        for (_, _, id) in due {
+            self.inquire_about(id, now);
+        }
+    }
+
+    fn inquire_about(&mut self, id: TargetId, now: Now) {
+        let Some(target) = self.registry.targets.get(&id) else { return };
+        let Some((_, address)) = server_of(target) else { return };
+        if self.inquiries.busy.len() >= IN_FLIGHT || self.inquiries.busy.contains(&address) {
+            return;
+        }
+        let handle = match &target.key {
+            Key::Root { handle, .. } => handle.clone(),
+            Key::Mount { .. } => Vec::new(),
+        };
+        let Some(mount) = self.mount_of(target).cloned() else { return };
+        let port = target.origin.proxy_port;
+        let efs = port.and_then(|port| self.efs.lookup(port, &mount.mountpoint));
+        let Some(question) = Question::of(&mount, &handle, efs) else { return };
+        let symptom = symptom(target);
+        let inquiry = self.inquiries.targets.entry(id).or_default();
+        (inquiry.asked, inquiry.in_flight, inquiry.symptom) = (Some(now), true, symptom);
+        self.inquiries.busy.insert(address);
+        let task = Task {
+            question,
+            symptom,
+            mount,
+            resolver: self.inquiries.resolver.clone(),
+            proc_root: self.config.proc_root.clone(),
+            pool: self.pool.clone(),
+            deadline: self.servers.deadline(),
+        };
+        self.running.spawn(async move { Event::Examined { id, address, report: Box::new(task.run().await) } });
+    }
+
+    /// An entry of the table for a target.
+    pub(super) fn mount_of(&self, target: &Target) -> Option<&Mount> {
+        let ids: Vec<u64> = target.members.iter().map(|member| member.mount_id).collect();
+        self.table.mounts.iter().find(|mount| ids.contains(&mount.id) && mount.dev == target.dev)
+    }
+
+    /// An examination came to its end.
+    pub(super) fn on_examined(&mut self, id: TargetId, address: SocketAddr, report: Report) {
+        let now = self.now();
+        self.inquiries.busy.remove(&address);
+        let checked = self.unix_now();
+        let Some(target) = self.registry.targets.get(&id) else { return };
+        let server = target.server_label();
+        let checks = checks(&report.examination);
+        let status = ServerStatus { server: server.clone(), port: address.port(), checked, checks };
+        self.inquiries.checks.insert((server, address.port()), status);
+        self.changed = true;
+        let present = symptom(target);
+        let seen = seen_of(target, present);
+        let Some(inquiry) = self.inquiries.targets.get_mut(&id) else { return };
+        inquiry.in_flight = false;
+        if present != Some(Symptom::Hung) {
+            inquiry.answered_while_hung = None;
+        }
+        let Some(symptom) = report.symptom.filter(|symptom| Some(*symptom) == present) else {
+            if present.is_none() && report.symptom.is_none() && target.verdict.state == State::Healthy {
+                inquiry.baseline = Baseline::of(&report.examination).or(inquiry.baseline);
+            }
+            return;
+        };
+        inquiry.found = Some((now, inquiry.conclude(symptom, &report, seen, now)));
+        self.judge_again(id);
+    }
+}
+
+impl Inquiry {
+    fn conclude(&mut self, symptom: Symptom, report: &Report, seen: Seen, now: Now) -> Examined {
+        let long_ago = self.answered_while_hung.is_some_and(|at| now.saturating_sub(at) >= STUCK_APART);
+        let seen = Seen { baseline: self.baseline, answered_while_hung: u32::from(long_ago), ..seen };
+        let mut conclusion = conclude(&report.examination, &seen);
+        let answers =
+            conclusion.cause == Some(Cause::ClientStuck) || conclusion.candidates.contains(&Cause::ClientStuck);
+        match (symptom, answers) {
+            (Symptom::Hung, true) => _ = self.answered_while_hung.get_or_insert(now),
+            _ => self.answered_while_hung = None,
+        }
+        if report.works_elsewhere {
+            conclusion.cause = Some(Cause::AddressChanged);
+            conclusion.why =
+                Some("the server's name leads to another address now, and a trial mount there works".to_owned());
+        }
+        Examined { symptom, cause: conclusion.cause, why: conclusion.why }
+    }
+}
+
+fn seen_of(target: &Target, symptom: Option<Symptom>) -> Seen {
+    let step = target.decision.as_ref().and_then(|decision| match &decision.evidence.observation {
+        Observation::Blocked(blocked) => blocked.step,
+        _ => None,
+    });
+    Seen {
+        root_hangs: step == Some(Step::StatxRoot),
+        plain_security: target.facts.plain_security,
+        ..Seen::new(symptom.unwrap_or(Symptom::Hung))
+    }
+}
+
+struct Task {
+    question: Question,
+    symptom: Option<Symptom>,
+    mount: Mount,
+    resolver: Resolver,
+    proc_root: PathBuf,
+    pool: Pool,
+    deadline: Duration,
+}
+
+impl Task {
+    async fn run(self) -> Report {
+        let examination = examine(&self.question, &self.resolver, &self.proc_root, self.deadline).await;
+        let moved = self.symptom == Some(Symptom::Hung) && examination.address_moved();
+        let works_elsewhere = match new_address(&examination).filter(|_| moved) {
+            Some(address) => self.works_at(address).await,
+            None => false,
+        };
+        Report { symptom: self.symptom, examination, works_elsewhere }
+    }
+
+    async fn works_at(&self, address: IpAddr) -> bool {
+        let Some(spec) = TrialSpec::of_mount(&self.mount, address) else { return false };
+        let attempt = attempt(&self.pool, spec, &self.mount.origin.label, self.deadline).await;
+        matches!(attempt, crate::probe::trial::Attempt::Report(report) if report.answered())
+    }
+}
+
+fn new_address(examination: &Examination) -> Option<IpAddr> {
+    match &examination.name.as_ref()?.resolution {
+        Resolution::Found { addresses, .. } => addresses.first().copied(),
+        _ => None,
+    }
+}
+
+/// What is worth a series of its own: reachable, answering, and how fast.
+fn checks(examination: &Examination) -> Vec<ServerCheck> {
+    let mut checks = Vec::new();
+    let mut add = |check: &str, result: Option<(bool, u64)>| {
+        checks.extend(result.map(|(up, micros)| ServerCheck { check: check.to_owned(), up, seconds: seconds(micros) }));
+    };
+    add(
+        "dns",
+        examination.name.as_ref().map(|name| (matches!(name.resolution, Resolution::Found { .. }), name.micros)),
+    );
+    add("tcp", examination.connect.as_ref().map(passed));
+    add("nfs", examination.null().map(passed));
+    add("mountd", examination.mountd.as_ref().map(passed));
+    checks
+}
+
+fn passed<T>(check: &Check<T>) -> (bool, u64) {
+    (check.answer.is_ok(), check.micros)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a deadline")]
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
