@@ -1,10 +1,11 @@
-use super::super::{Facts, NotRun, Observation, Passive, ServerView};
+use super::super::{Examined, Facts, NotRun, Observation, Passive, ServerView};
 use super::*;
 use crate::mounts::Kind;
 use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::source::Mode;
 use crate::probe::pool::Blocked;
 use crate::probe::{Identity, ProbeReport, RootAttributes, SentinelCheck, SentinelFate, Space, Step, StepResult};
+use crate::server::conclude::Symptom;
 
 mod canary;
 
@@ -477,4 +478,46 @@ fn a_disk_that_the_kernel_made_read_only_is_known_by_its_options() {
     }
     assert!(!facts("rw,relatime", "rw,errors=remount-ro").writable_on_readonly_superblock);
     assert!(!facts("ro,relatime", "ro").writable_on_readonly_superblock);
+}
+
+fn examined(symptom: Symptom, cause: Cause) -> Option<Examined> {
+    Some(Examined { symptom, cause: Some(cause), why: Some("the server said so".to_owned()) })
+}
+
+#[test]
+fn what_the_server_says_of_this_very_mount_decides_why_it_hangs() {
+    let mut evidence = seen(nfs(Mode::Hard), Observation::Blocked(blocked()));
+    evidence.server = Some(ServerView { alive: true, cause: None, words: "answers RPC".to_owned() });
+    assert_eq!(judge(&Memory::default(), &evidence, &tuning()).verdict.cause, Some(Cause::Unknown));
+    evidence.examined = examined(Symptom::Hung, Cause::ServerRecovering);
+    let verdict = judge(&Memory::default(), &evidence, &tuning()).verdict;
+    assert_eq!((verdict.state, verdict.cause), (State::Hung, Some(Cause::ServerRecovering)));
+    assert!(verdict.evidence.ends_with("; the server said so"), "{}", verdict.evidence);
+    // Asked while it had another symptom.
+    evidence.examined = examined(Symptom::Refused, Cause::ExportGone);
+    assert_eq!(judge(&Memory::default(), &evidence, &tuning()).verdict.cause, Some(Cause::Unknown));
+}
+
+#[test]
+fn a_refusal_of_the_first_look_is_the_exports_when_the_server_says_so() {
+    let mut report = good();
+    report.root = None;
+    report.steps = vec![StepResult { step: Step::StatxRoot, errno: Some(libc::EACCES), micros: 100 }];
+    let mut evidence = seen(nfs(Mode::Hard), Observation::Report(report));
+    assert_eq!(judge(&Memory::default(), &evidence, &tuning()).verdict.state, State::Unknown);
+    evidence.examined = examined(Symptom::Refused, Cause::ExportGone);
+    let verdict = judge(&Memory::default(), &evidence, &tuning()).verdict;
+    assert_eq!((verdict.state, verdict.cause), (State::Stale, Some(Cause::ExportGone)));
+}
+
+#[test]
+fn stale_has_the_cause_that_the_server_proves() {
+    let mut report = good();
+    report.root = None;
+    report.steps = vec![StepResult { step: Step::StatxRoot, errno: Some(libc::ESTALE), micros: 100 }];
+    let mut evidence = seen(nfs(Mode::Hard), Observation::Report(report));
+    let cause = |evidence: &Evidence| judge(&Memory::default(), evidence, &tuning()).verdict.cause;
+    assert_eq!(cause(&evidence), Some(Cause::Unknown));
+    evidence.examined = examined(Symptom::Refused, Cause::ExportGone);
+    assert_eq!(cause(&evidence), Some(Cause::ExportGone));
 }
