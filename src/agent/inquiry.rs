@@ -192,7 +192,7 @@ impl Core {
         self.inquiries.checks.insert((server, address.port()), status);
         self.changed = true;
         let present = symptom(target);
-        let seen = seen_of(target, present);
+        let (seen, looked) = (seen_of(target, present), looked_since(target));
         let Some(inquiry) = self.inquiries.targets.get_mut(&id) else { return };
         inquiry.in_flight = false;
         if present != Some(Symptom::Hung) {
@@ -204,14 +204,18 @@ impl Core {
             }
             return;
         };
-        inquiry.found = Some((now, inquiry.conclude(symptom, &report, seen, now)));
+        inquiry.found = Some((now, inquiry.conclude(symptom, &report, seen, looked, now)));
         self.judge_again(id);
     }
 }
 
 impl Inquiry {
-    fn conclude(&mut self, symptom: Symptom, report: &Report, seen: Seen, now: Now) -> Examined {
-        let long_ago = self.answered_while_hung.is_some_and(|at| now.saturating_sub(at) >= STUCK_APART);
+    /// `looked`: when the last look at the mount began.
+    fn conclude(&mut self, symptom: Symptom, report: &Report, seen: Seen, looked: Option<Now>, now: Now) -> Examined {
+        // A probe must have been tried, and hung, since the first answer: back-off may leave none for two minutes.
+        let tried_since = |at: Now| looked.is_some_and(|began| began >= at);
+        let long_ago =
+            self.answered_while_hung.is_some_and(|at| now.saturating_sub(at) >= STUCK_APART && tried_since(at));
         let seen = Seen { baseline: self.baseline, answered_while_hung: u32::from(long_ago), ..seen };
         let mut conclusion = conclude(&report.examination, &seen);
         let answers =
@@ -232,6 +236,8 @@ impl Inquiry {
 fn seen_of(target: &Target, symptom: Option<Symptom>) -> Seen {
     let step = target.decision.as_ref().and_then(|decision| match &decision.evidence.observation {
         Observation::Blocked(blocked) => blocked.step,
+        // A soft mount that gave up.
+        Observation::Report(report) => report.steps.iter().find(|step| step.errno.is_some()).map(|step| step.step),
         _ => None,
     });
     Seen {
@@ -239,6 +245,17 @@ fn seen_of(target: &Target, symptom: Option<Symptom>) -> Seen {
         plain_security: target.facts.plain_security,
         ..Seen::new(symptom.unwrap_or(Symptom::Hung))
     }
+}
+
+/// When the look that the present verdict rests on began.
+fn looked_since(target: &Target) -> Option<Now> {
+    let evidence = &target.decision.as_ref()?.evidence;
+    let took = match &evidence.observation {
+        Observation::Blocked(blocked) => blocked.millis,
+        Observation::Report(report) => report.steps.iter().map(|step| step.micros / 1000).sum(),
+        _ => return None,
+    };
+    Some(Duration::from_millis(evidence.at_millis.saturating_sub(took)))
 }
 
 struct Task {

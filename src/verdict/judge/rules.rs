@@ -113,8 +113,10 @@ fn open_error(
             // Seen on v3 with expired caches (ATLAS 2.4): the open itself revalidates the root. And once a client has seen
             // the root without links it refuses every open by itself (lab `rmsub_held`): what was proven then still is.
             libc::ESTALE if evidence.facts.is_nfs() && tuning.has("stale") => {
-                let proven = memory.state == State::Stale && memory.cause == Some(Cause::HandleInvalid);
-                Some(hard(State::Stale, Some(if proven { Cause::HandleInvalid } else { Cause::Unknown }), said))
+                let before = memory.state == State::Stale && memory.cause == Some(Cause::HandleInvalid);
+                let before = if before { Cause::HandleInvalid } else { Cause::Unknown };
+                let cause = proven(evidence, Symptom::Refused).unwrap_or(before);
+                Some(hard(State::Stale, Some(cause), words::with_why(said, evidence)))
             }
             libc::ENOTCONN | libc::ECONNABORTED if evidence.facts.kind == Some(Kind::Fuse) && tuning.has("fuse") => {
                 Some(hard(State::Lost, Some(Cause::DaemonDead), said))
@@ -152,7 +154,7 @@ fn root_error(
         libc::EACCES | libc::EPERM if facts.is_nfs() && tuning.has("refused_root") => {
             let before = memory.answered && facts.plain_security && !evidence.many_refuse;
             // Or the server itself says that it does not export it to us.
-            let now = proven(evidence, Symptom::Refused);
+            let now = proven(evidence, Symptom::Refused).filter(|_| !evidence.many_refuse);
             Some(if let Some(cause) = now.or(before.then_some(Cause::ExportGone)) {
                 hard(State::Stale, Some(cause), words::with_why(said, evidence))
             } else {
