@@ -131,7 +131,7 @@ catalog! {
     SERVER_UP: Gauge Stable "mountwarden_server_up" ["server", "port", "check"] "",
         "1 when the server of NFS mounts answered the last check well, without a mount: `dns` (its name), `tcp`, `nfs` (NULL), `mountd` (NFSv3).";
     SERVER_RTT: Gauge Stable "mountwarden_server_rtt_seconds" ["server", "port", "check"] "seconds",
-        "How long that check took, to its answer or to giving up.";
+        "How long that check took; absent while it fails.";
     SERVER_CHECKED: Gauge Stable "mountwarden_server_checked_timestamp_seconds" ["server", "port"] "seconds since the epoch",
         "When the server was last checked: every five minutes while all is well, every few seconds while it needs explaining.";
 

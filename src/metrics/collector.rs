@@ -240,19 +240,21 @@ fn durations(page: &mut Page<'_>, histograms: &[DurationHistogram]) -> Result<()
 }
 
 fn servers(page: &mut Page<'_>, servers: &[ServerStatus]) -> Result<(), RenderError> {
-    let mut each = |metric: &'static Metric, value: fn(&ServerCheck) -> f64| {
+    let mut each = |metric: &'static Metric, value: fn(&ServerCheck) -> Option<f64>| {
         page.family(metric, |family| {
-            servers.iter().try_for_each(|server| {
+            for server in servers {
                 let port = server.port.to_string();
-                server
-                    .checks
-                    .iter()
-                    .try_for_each(|check| family.add(&[&server.server, &port, &check.check], value(check)))
-            })
+                for check in &server.checks {
+                    if let Some(value) = value(check) {
+                        family.add(&[&server.server, &port, &check.check], value)?;
+                    }
+                }
+            }
+            Ok(())
         })
     };
-    each(&catalog::SERVER_UP, |check| flag(check.up))?;
-    each(&catalog::SERVER_RTT, |check| check.seconds)?;
+    each(&catalog::SERVER_UP, |check| Some(flag(check.up)))?;
+    each(&catalog::SERVER_RTT, |check| check.up.then_some(check.seconds))?;
     page.family(&catalog::SERVER_CHECKED, |family| {
         servers.iter().try_for_each(|server| family.add(&[&server.server, &server.port.to_string()], server.checked))
     })
