@@ -18,7 +18,7 @@ use crate::verdict::{Cause, State};
 /// Our node.
 pub(super) const NODE: &str = "node-a";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The server and the agent's side of the cluster.
 pub(super) struct Bench {
