@@ -29,18 +29,27 @@ pub struct Cluster {
     pub namespace: String,
 }
 
-/// Finds the cluster: the service account of the pod, else the kubeconfig.
+/// Finds the cluster: the kubeconfig that is named (`--kubeconfig`), else the service account of the pod, else `KUBECONFIG`.
 ///
 /// # Errors
 /// When there is none, or its certificates cannot be used.
-pub async fn connect() -> Result<Cluster, ConnectError> {
-    let mut config = KubeConfig::infer().await.map_err(|error| ConnectError::NoConfig(error.to_string()))?;
+pub async fn connect(kubeconfig: &str) -> Result<Cluster, ConnectError> {
+    let mut config = if kubeconfig.is_empty() {
+        KubeConfig::infer().await.map_err(|error| ConnectError::NoConfig(error.to_string()))?
+    } else {
+        named(kubeconfig).await.map_err(|error| ConnectError::NoConfig(format!("{kubeconfig}: {error}")))?
+    };
     // kube repeats what was answered with 429 for minutes, at times an eviction of a pod that has healed meanwhile.
     config.default_retry = false;
     config.connect_timeout = Some(CALL);
     let namespace = config.default_namespace.clone();
     let client = Client::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
     Ok(Cluster { client, namespace })
+}
+
+async fn named(path: &str) -> Result<KubeConfig, kube::config::KubeconfigError> {
+    let file = kube::config::Kubeconfig::read_from(path)?;
+    KubeConfig::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await
 }
 
 /// Why a call gave no answer that can be used.

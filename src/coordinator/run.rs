@@ -72,7 +72,7 @@ pub(super) struct Coordinator {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let cluster = connect().await?;
+    let cluster = connect(&config.kubeconfig).await?;
     let me = identity();
     let board = Arc::new(Board::default());
     let (stop, stopped) = watch::channel(false);
