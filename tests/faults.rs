@@ -202,6 +202,10 @@ fn what_measures_schedules_and_judges_knows_no_wall_clock() {
             unread.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
+        // Tests date the files that they make.
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         for word in ["SystemTime", "UnixSeconds", "unix_now", "REALTIME", "UNIX_EPOCH"] {
             assert!(!text.contains(word), "{word} in {}", path.display());

@@ -121,8 +121,10 @@ fn one(world: &mut World, process: &mut Process, store: &mut Store) {
 fn three_hundred_pods_of_a_dead_server_are_rescued_in_order_and_within_the_budgets() {
     println!("| remedy.in_flight | first | 10 % | half | 90 % | last evicted | last one Ready |");
     println!("|---|---|---|---|---|---|---|");
-    for in_flight in [5, 10, 20] {
-        let (times, all) = rescue(in_flight);
+    // The others are for `make model`: without optimisation each takes minutes.
+    let all: &[usize] = if std::env::var_os("MOUNTWARDEN_HISTORIES").is_some() { &[5, 10, 20] } else { &[5] };
+    for &in_flight in all {
+        let (times, last) = rescue(in_flight);
         let at = |percent: usize| minutes(times[(times.len() * percent / 100).min(times.len() - 1)]);
         println!(
             "| {in_flight} | {} | {} | {} | {} | {} | {} |",
@@ -131,7 +133,7 @@ fn three_hundred_pods_of_a_dead_server_are_rescued_in_order_and_within_the_budge
             at(50),
             at(90),
             at(100),
-            minutes(all)
+            minutes(last)
         );
         assert_eq!(times.len(), 300);
         assert!(times[0] <= 60, "the first pod waits for {} s", times[0]);
