@@ -15,6 +15,7 @@ mod lookup;
 mod probing;
 mod publish;
 mod registry;
+mod rescue;
 mod run;
 mod servers;
 mod signals;

@@ -27,6 +27,7 @@ mod objects;
 mod pace;
 mod pods;
 mod report;
+mod requests;
 mod run;
 mod stats;
 mod text;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::node_mounts::GateReport;
 use crate::mounts::Origin;
 use crate::mounts::mountstats::Operation;
 use crate::verdict::{Cause, Finding, Severity, State};
@@ -111,6 +112,9 @@ pub struct MountStatus {
     /// Its write canary, where one is configured.
     #[serde(default)]
     pub canary: Option<CanaryStatus>,
+    /// Whether a fresh mount would heal the pods on it; only of dead mounts of pods, where remedies are not switched off.
+    #[serde(default)]
+    pub gate: Option<GateStatus>,
     /// The recorded decision: replaying it gives the same verdict (`verdict::judge::replay`).
     pub decision: Option<serde_json::Value>,
 }
@@ -207,6 +211,17 @@ pub struct MountVolume {
     /// Its class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<String>,
+}
+
+/// The recovery gate of a dead mount of pods ([`crate::remedy::gate`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateStatus {
+    /// Two trial mounts answered and agree.
+    pub open: bool,
+    /// What they saw, or why it is closed, in one sentence.
+    pub words: String,
+    /// What they saw, while it is open.
+    pub report: Option<GateReport>,
 }
 
 /// Totals of a filesystem from statfs(2), as last answered.

@@ -12,6 +12,7 @@ use super::canary::{self, Canaries};
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
 use super::registry::{Newcomer, Registry};
+use super::rescue::Rescues;
 use super::servers::{ServerKey, Servers};
 use super::signals::Readings;
 use super::transports::Transports;
@@ -24,6 +25,7 @@ use crate::mounts::{Dev, View};
 use crate::probe::ProbeReport;
 use crate::probe::pool::{Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
+use crate::probe::trial::TrialReport;
 use crate::server::ServerAnswer;
 use crate::snapshot::{AgentStats, DurationHistogram};
 use crate::verdict::{Finding, Tuning};
@@ -55,6 +57,8 @@ pub(super) enum Event {
     CanaryStuck { id: TargetId, dev: Dev, gone: oneshot::Receiver<()> },
     /// What canaries say of this machine was read.
     CanaryHome { outcome: Outcome },
+    /// A trial mount of a dead target came to its end.
+    Tried { id: TargetId, trial: Box<Result<TrialReport, String>> },
     /// The configuration was read again.
     Reloaded(anyhow::Result<Box<Config>>),
 }
@@ -86,6 +90,7 @@ pub(super) struct Core {
     pub(super) kernel_log: kernel_log::Book,
     pub(super) signals: Readings,
     pub(super) efs: StateFiles,
+    pub(super) rescues: Rescues,
     pub(super) stats: AgentStats,
     pub(super) durations: BTreeMap<(String, &'static str), DurationHistogram>,
     /// Numbers changed since the last publication.
@@ -138,6 +143,7 @@ impl Core {
             kernel_log: kernel_log::Book::default(),
             signals: Readings::default(),
             efs: StateFiles::default(),
+            rescues: Rescues::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
             durations: BTreeMap::new(),
             changed: true,
@@ -225,6 +231,7 @@ impl Core {
         }
         if !self.one_pass {
             self.read_signals(now);
+            self.try_mounts(now);
         }
     }
 
@@ -240,6 +247,7 @@ impl Core {
             transports,
             signals,
             Some(self.next_inquiry).filter(|_| self.one_pass),
+            self.rescues.next_wake(),
         ];
         candidates.into_iter().flatten().min()
     }

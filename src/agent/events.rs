@@ -39,6 +39,7 @@ impl Core {
             Event::CanaryHome { outcome } => self.on_canary_home(outcome),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
             Event::Reloaded(result) => self.reloaded = Some(result.map(|config| *config)),
+            Event::Tried { id, trial } => self.on_tried(id, *trial),
         }
     }
 

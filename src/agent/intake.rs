@@ -94,6 +94,7 @@ impl Core {
         self.inquiries.forget(target, last);
         self.schedule.remove(target.id, now);
         self.servers.forget(target);
+        self.rescues.forget(target.id);
         self.suspected.remove(&target.id);
     }
 

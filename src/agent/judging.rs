@@ -121,6 +121,7 @@ impl Core {
             log_cause(target);
         }
         self.changed = true;
+        self.mind_gate(id);
         self.announce_findings(id);
     }
 

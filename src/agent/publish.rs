@@ -59,7 +59,10 @@ impl Core {
             summary,
             mounts: targets
                 .into_iter()
-                .map(|target| status(target, now, told_apart, &self.config.silence_findings))
+                .map(|target| {
+                    let status = status(target, now, told_apart, &self.config.silence_findings);
+                    MountStatus { gate: self.rescues.status(target.id), ..status }
+                })
                 .collect(),
             servers: self.inquiries.checks(),
             autofs: self.autofs(),
@@ -100,6 +103,7 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         users: Vec::new(),
         volumes: Vec::new(),
         pod_count: 0,
+        gate: None,
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,
         last_success: target.last_success,

@@ -77,16 +77,23 @@ fn dead_mount(mount: &MountStatus, names: &PodNames) -> DeadMount {
 }
 
 fn servers(snapshot: &Snapshot) -> Vec<ServerSeen> {
-    let mut servers: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    let mut servers: BTreeMap<&str, (u32, u32, u32)> = BTreeMap::new();
     for mount in &snapshot.mounts {
         let Some(server) = mount.origin.server.as_deref() else { continue };
-        let (mounts, dead) = servers.entry(server).or_default();
+        let (mounts, dead, open) = servers.entry(server).or_default();
         *mounts += 1;
-        *dead += u32::from(mount.severity() == Severity::Dead);
+        let is_dead = mount.severity() == Severity::Dead;
+        *dead += u32::from(is_dead);
+        *open += u32::from(is_dead && mount.gate.as_ref().is_some_and(|gate| gate.open));
     }
     let mut servers: Vec<ServerSeen> = servers
         .into_iter()
-        .map(|(server, (mounts, dead))| ServerSeen { server: text::line(server, LONGEST), mounts, dead, gates_open: 0 })
+        .map(|(server, (mounts, dead, gates_open))| ServerSeen {
+            server: text::line(server, LONGEST),
+            mounts,
+            dead,
+            gates_open,
+        })
         .collect();
     // What is dead is what the coordinator must know.
     servers.sort_by(|a, b| b.dead.cmp(&a.dead).then_with(|| a.server.cmp(&b.server)));

@@ -17,7 +17,7 @@ use super::pace::Pace;
 use super::pods::{Pods, Watcher};
 use super::report::{Reporter, Said, Wish};
 use super::stats::{ClusterStats, Stats};
-use super::{condition, events, names, object};
+use super::{condition, events, names, object, requests};
 use crate::config::{Config, OnOff};
 use crate::pods::names::PodNames;
 use crate::snapshot::Snapshot;
@@ -251,7 +251,7 @@ impl Talker {
             changed(&self.condition, condition);
         }
         if snapshot.ready {
-            changed(&self.object, object::status(snapshot, names, &[]));
+            changed(&self.object, object::status(snapshot, names, &requests::of(snapshot, names)));
         }
     }
 }

@@ -9,6 +9,7 @@ const NOW: f64 = 1_800_000_000.0;
 fn mount(mountpoint: &str, source: &str, state: State, cause: Option<Cause>, age: f64) -> MountStatus {
     let healthy = state == State::Healthy;
     MountStatus {
+        gate: None,
         mountpoint: mountpoint.to_owned(),
         source: source.to_owned(),
         fstype: "nfs4".to_owned(),

@@ -156,6 +156,7 @@ pub(in crate::cluster) fn dead(source: &str, state: State, pods: &[usize], since
     let path = |index: &usize| format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~nfs/pv-data", uid(*index));
     let bad = state != State::Healthy;
     MountStatus {
+        gate: None,
         mountpoint: "/var/lib/kubelet/pods/*/volumes/kubernetes.io~nfs/pv-data".to_owned(),
         source: source.to_owned(),
         fstype: "nfs4".to_owned(),
