@@ -3,16 +3,17 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-blind lab-trials lab-nodes lab-releases lab-diagnose demo
+.PHONY: lab lab-quick lab-blind lab-trials lab-nodes lab-story lab-releases lab-diagnose demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --jobs $(LAB_JOBS)
 
-lab-quick: build ## The part of the lab that catches the common breakage (3 minutes)
+lab-quick: build ## The part of the lab that catches the common breakage (5 minutes)
 	@tests/packages.sh lab
 	$(LAB) run --quick --jobs $(LAB_JOBS)
 	$(LAB) diagnoses --quick
+	$(LAB) story --only '^4.1-swap_dir_filled'
 
 lab-blind: build ## Every cell without each detector that it needs: it has to miss its fault
 	@tests/packages.sh lab
@@ -21,6 +22,10 @@ lab-blind: build ## Every cell without each detector that it needs: it has to mi
 lab-trials: build ## Trial mounts of NFS v3 to v4.2, and what they leave (2 minutes)
 	@tests/packages.sh lab
 	$(LAB) trials
+
+lab-story: build ## A pod on a replaced server is brought back: agent, coordinator, real NFS, a fake API server (6 minutes)
+	@tests/packages.sh lab
+	$(LAB) story
 
 RUNS ?= 1
 

@@ -23,6 +23,7 @@ mod releases;
 mod report;
 mod rpcs;
 mod runner;
+mod story;
 mod surface;
 mod trials;
 mod uml;
@@ -72,6 +73,15 @@ enum Command {
         #[arg(long, value_name = "REGEX")]
         only: Option<regex::Regex>,
     },
+    /// Bring pods back whose server came back with another directory: agent, coordinator, real NFS, a fake API server.
+    Story {
+        /// The binary under test.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+        /// Only the tellings whose name matches (`^4.1-swap_dir_filled`).
+        #[arg(long, value_name = "REGEX")]
+        only: Option<regex::Regex>,
+    },
     /// Let go of pods' dead mounts, version by version, with users stuck on them in every way.
     Releases {
         /// The binary that goes along; the workers are the lab's own.
@@ -118,6 +128,15 @@ enum Guest {
     Churn { directory: PathBuf, rounds: u64 },
     /// Asks the server of a mount, without FAULT for later comparison.
     Ask { mountpoint: PathBuf, fault: Option<String> },
+    /// One telling of `story`.
+    Story {
+        fault: String,
+        policy: String,
+        #[arg(action = clap::ArgAction::Set)]
+        rescued: bool,
+    },
+    /// A container with a volume, that uses it until it is killed.
+    Container { volume: PathBuf, path: PathBuf, group: PathBuf },
     /// The cases of `releases`.
     Releases { only: String, runs: usize },
     /// A pod's process that dirties FILES files in DIRECTORY and gets stuck.
@@ -129,8 +148,8 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 11] =
-    ["run", "demo", "rpcs", "trials", "releases", "asks", "diagnoses", "guest", "help", "--help", "nodes"];
+const COMMANDS: [&str; 12] =
+    ["run", "demo", "story", "rpcs", "trials", "releases", "asks", "diagnoses", "guest", "help", "--help", "nodes"];
 
 fn main() -> ExitCode {
     // Workers start from the program that has the pool: here this one.
@@ -164,6 +183,9 @@ impl Command {
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Trials { agent } => return trials::run(&agent),
+            Command::Story { agent, only } => return story::run(&agent, only.as_ref()),
+            Command::Guest(Guest::Story { fault, policy, rescued }) => story::tell(&fault, &policy, rescued)?,
+            Command::Guest(Guest::Container { volume, path, group }) => story::container(&volume, &path, &group)?,
             Command::Releases { agent, versions, only, runs } => {
                 return releases::run(&agent, &versions, only.as_ref(), runs);
             }

@@ -97,6 +97,11 @@ fn duration(seconds: f64) -> String {
     format!("{}ms", seconds * 1000.0)
 }
 
+/// The document of `/api/v1/mounts`; `None` while the agent does not listen yet.
+pub(crate) fn snapshot() -> Option<Snapshot> {
+    serde_json::from_slice(&get(PAGES, "/api/v1/mounts").ok()?).ok()
+}
+
 /// The mount at `mountpoint` as `/api/v1/mounts` shows it; `None` while the agent does not list it, or does not listen yet.
 pub(crate) fn mount(mountpoint: &str) -> Option<MountStatus> {
     Some(look(mountpoint)?.0)
@@ -104,7 +109,7 @@ pub(crate) fn mount(mountpoint: &str) -> Option<MountStatus> {
 
 /// The same, and when the agent says that it wrote this.
 pub(crate) fn look(mountpoint: &str) -> Option<(MountStatus, UnixSeconds)> {
-    let snapshot: Snapshot = serde_json::from_slice(&get(PAGES, "/api/v1/mounts").ok()?).ok()?;
+    let snapshot = snapshot()?;
     let generated = snapshot.generated;
     Some((find(snapshot, mountpoint)?, generated))
 }

@@ -1,0 +1,223 @@
+//! `story`: a server comes back with another directory, and a pod that sits on the dead mount is brought back by nobody: the
+//! real agent and the real coordinator, real NFS, a fake API server, and stand-ins for kubelet and controller.
+
+#[path = "../common/apiserver.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "shared with the tests, which fail by panicking; this is its part of it"
+)]
+mod apiserver;
+mod cluster;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+pub(crate) use cluster::container;
+
+use crate::guest::shell;
+use crate::interrupt;
+use crate::surface::AGENT;
+use crate::uml::{Console, End, Guest, Host};
+use cluster::{Cluster, NAMESPACE, NODE};
+
+const LIMIT: Duration = Duration::from_secs(360);
+/// What the design promises: from the server's return to the new pod.
+const PROMISED: Duration = Duration::from_secs(60);
+/// So long is looked on where nothing may happen.
+const REFUSED: Duration = Duration::from_secs(75);
+
+/// One telling: version, fault, `remedy.evict_on_replaced`, and whether the pod is to be rescued.
+struct Telling {
+    version: &'static str,
+    fault: &'static str,
+    policy: &'static str,
+    rescued: bool,
+}
+
+const TELLINGS: [Telling; 4] = [
+    Telling { version: "4.1", fault: "swap_dir_filled", policy: "same_names", rescued: true },
+    Telling { version: "3", fault: "swap_dir_filled", policy: "same_names", rescued: true },
+    Telling { version: "4.1", fault: "swap_dir", policy: "always", rescued: true },
+    Telling { version: "4.1", fault: "swap_dir", policy: "same_names", rescued: false },
+];
+
+/// On the host.
+pub(crate) fn run(agent: &Path, only: Option<&regex::Regex>) -> Result<bool> {
+    interrupt::take()?;
+    let host = Host::new(agent)?;
+    let mut good = true;
+    for telling in &TELLINGS {
+        let name = format!("{}-{}-{}", telling.version, telling.fault, telling.policy);
+        if only.is_some_and(|only| !only.is_match(&name)) {
+            continue;
+        }
+        println!("{name}");
+        match boot(&host, telling) {
+            Ok(told) => print!("{told}"),
+            Err(error) => {
+                good = false;
+                println!("  FAILED: {error:#}");
+            }
+        }
+    }
+    Ok(good)
+}
+
+fn boot(host: &Host, telling: &Telling) -> Result<String> {
+    let out = std::env::temp_dir().join(format!("mwlab-story-{}", std::process::id()));
+    std::fs::create_dir_all(&out)?;
+    let arguments = vec![
+        format!("LAB_VERSION={}", telling.version),
+        format!("LAB_FAULT={}", telling.fault),
+        format!("LAB_POLICY={}", telling.policy),
+        format!("LAB_RESCUED={}", telling.rescued),
+    ];
+    let guest = Guest { name: "story", script: "guest/story.sh", out: &out, console: Console::File, arguments };
+    let end = host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())));
+    let told = std::fs::read_to_string(out.join("story")).unwrap_or_default();
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
+    let logs = format!("{}\n{}\n{}", read("guest.log"), read("agent.log"), read("coordinator.log"));
+    std::fs::remove_dir_all(&out)?;
+    match end? {
+        End::PoweredOff if told.ends_with("the end\n") => Ok(told),
+        End::PoweredOff => bail!("{told}\n{logs}"),
+        End::Interrupted => bail!("interrupted"),
+        End::TimedOut => bail!("the guest did not end: {told}\n{logs}"),
+    }
+}
+
+/// In the guest.
+pub(crate) fn tell(fault: &str, policy: &str, rescued: bool) -> Result<()> {
+    let export = if std::env::var("LAB_VERSION").is_ok_and(|version| version == "3") { "/mnt/exp" } else { "/" };
+    let cluster = Cluster::start("10.0.1.1", export);
+    // A coordinator without history waits for a whole cool-down; docs/remedy.md says how to begin one by hand.
+    cluster.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "mountwarden-history", "namespace": "default"},
+        "data": {"enforce": "{\"version\":1,\"began\":0,\"written\":0,\"records\":[]}"}}));
+    let kubeconfig = cluster.api.kubeconfig(Path::new("/run"));
+    let config = format!("remedy: {{mode: enforce, evict_on_replaced: {policy}}}\nlog: {{format: json}}\n");
+    std::fs::write("/run/story.yaml", config)?;
+    let program = |mode: &str, ports: [&str; 2], log: &str| -> Result<Child> {
+        let log = File::create(format!("/run/out/{log}.log"))?;
+        let mut command = Command::new(AGENT);
+        command.args([mode, "--config", "/run/story.yaml", "--node-name", NODE, "--kubeconfig"]).arg(&kubeconfig);
+        command.args(["--listen", ports[0], "--listen-ui", ports[1]]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+        command.spawn().with_context(|| format!("start {mode}"))
+    };
+    let mut agent = program("run", ["127.0.0.1:12049", "127.0.0.1:12050"], "agent")?;
+    let mut coordinator = program("coordinate", ["127.0.0.1:12051", "127.0.0.1:12052"], "coordinator")?;
+    let told = follow(&cluster, fault, rescued);
+    for child in [&mut agent, &mut coordinator] {
+        // Fails only when it has ended, which the logs explain.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    drop(cluster);
+    told?;
+    println!("the end");
+    Ok(())
+}
+
+fn follow(cluster: &Cluster, fault: &str, rescued: bool) -> Result<()> {
+    let limit = Duration::from_secs(60);
+    until(limit, "the first pod does not become ready", || Ok(ready(cluster, "web-1")))?;
+    let first = uid(cluster, "web-1")?;
+    let volume = format!("/mnt/kubelet/pods/{first}/volumes/kubernetes.io~nfs/pv-data");
+    until(limit, "the agent does not call the volume healthy", || healthy(&volume))?;
+    until(limit, "the agent learns no entries", || learned(&volume))?;
+    ensure!(shell(&format!("fault {fault}"))?.wait()?.success(), "the fault cannot be made");
+    let back = Instant::now();
+    let said = |what: &str| println!("  {:>6.1} s  {what}", back.elapsed().as_secs_f64());
+    said("the server is back, with another directory");
+    let dead = || Ok(matches!(state(&volume)?.as_deref(), Some("stale" | "lost")));
+    until(PROMISED, "the agent does not see that the volume is dead", dead)?;
+    said(&format!("the agent says: {}", state(&volume)?.unwrap_or_default()));
+    if !rescued {
+        let evicted = || !cluster.api.asked_for("POST", "/eviction").is_empty();
+        while back.elapsed() < REFUSED {
+            ensure!(!evicted(), "the pod was evicted");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let refusals = events(cluster, "MountEvictionRefused");
+        ensure!(!refusals.is_empty(), "nobody says why not");
+        refusals.iter().for_each(|words| said(&format!("refused: {words}")));
+        return Ok(());
+    }
+    let asked = || Ok(request(cluster).is_some());
+    until(PROMISED, "no rescue is asked for", asked)?;
+    let request = request(cluster).unwrap_or_default();
+    said(&format!("NodeMounts asks for a rescue: {}", request["gate"]["words"].as_str().unwrap_or_default()));
+    let evicted = || Ok(!cluster.api.asked_for("POST", "/eviction").is_empty());
+    until(PROMISED, "nobody is evicted", evicted)?;
+    let eviction = cluster.api.asked_for("POST", "/eviction");
+    said(&format!("Eviction: {}", eviction[0].body));
+    let named = eviction[0].body["deleteOptions"]["preconditions"]["uid"].as_str();
+    ensure!(named == Some(first.as_str()), "the eviction names the UID {named:?}, not {first}");
+    until(PROMISED, "the new pod does not become ready", || Ok(ready(cluster, "web-2")))?;
+    said("the new pod is ready");
+    ensure!(back.elapsed() <= PROMISED, "that is later than {PROMISED:?} after the server's return");
+    until(limit, "the old pod does not go", || Ok(uid(cluster, "web-1").is_err()))?;
+    let second = uid(cluster, "web-2")?;
+    let volume = format!("/mnt/kubelet/pods/{second}/volumes/kubernetes.io~nfs/pv-data");
+    until(limit, "the agent does not call the new pod's volume healthy", || healthy(&volume))?;
+    said("the old pod is gone, and the new pod's volume is healthy");
+    ensure!(cluster.api.asked_for("POST", "/eviction").len() == 1, "more than one eviction was asked for");
+    Ok(())
+}
+
+fn ready(cluster: &Cluster, name: &str) -> bool {
+    cluster.pods().iter().any(|(pod, _, ready, _)| pod == name && *ready)
+}
+
+fn uid(cluster: &Cluster, name: &str) -> Result<String> {
+    let pods = cluster.pods();
+    pods.into_iter().find(|(pod, ..)| pod == name).map(|(_, uid, ..)| uid).with_context(|| format!("no pod {name}"))
+}
+
+fn request(cluster: &Cluster) -> Option<Value> {
+    let object = cluster.api.object("nodemounts", "", NODE)?;
+    object["status"]["requests"].as_array()?.first().cloned()
+}
+
+fn events(cluster: &Cluster, reason: &str) -> Vec<String> {
+    let all = cluster.api.objects("events");
+    let of = |event: &&Value| event["reason"] == reason && event["regarding"]["namespace"] == NAMESPACE;
+    all.iter().filter(of).filter_map(|event| event["note"].as_str().map(str::to_owned)).collect()
+}
+
+/// What the agent says of the mount at a path.
+fn mount(path: &str) -> Result<Option<mountwarden::snapshot::MountStatus>> {
+    let Some(snapshot) = crate::surface::snapshot() else { return Ok(None) };
+    Ok(snapshot.mounts.into_iter().find(|mount| mount.paths.iter().any(|one| one == path)))
+}
+
+fn state(path: &str) -> Result<Option<String>> {
+    Ok(mount(path)?.map(|mount| mount.state.to_string()))
+}
+
+fn healthy(path: &str) -> Result<bool> {
+    Ok(state(path)?.as_deref() == Some("healthy"))
+}
+
+/// A probe that looked at entries that were chosen before.
+fn learned(path: &str) -> Result<bool> {
+    Ok(mount(path)?.is_some_and(|mount| mount.steps.iter().any(|step| step.step == "sentinel")))
+}
+
+fn until(limit: Duration, otherwise: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !condition()? {
+        ensure!(begin.elapsed() < limit, "{otherwise}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
