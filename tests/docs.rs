@@ -164,3 +164,36 @@ fn every_field_of_the_diagnosis_is_described() {
         head.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect();
     assert_eq!(described, names);
 }
+
+/// Where `[words](target)` of a page leads, without targets on other machines.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:")).collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test reads the documents of its own repository")]
+fn every_link_leads_to_a_file_and_a_section_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut pages, mut checked) = (Vec::new(), 0);
+    for folder in ["", "docs", "alerts", "dashboards", "k8s", "tests/lab"] {
+        let entries = std::fs::read_dir(root.join(folder)).expect("a folder of pages").filter_map(Result::ok);
+        pages.extend(entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "md")));
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        for target in links(&text) {
+            let (file, section) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.parent().expect("a folder").join(file) };
+            assert!(path.exists(), "{} links to {target}, which is not there", page.display());
+            if !section.is_empty() {
+                let anchor = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+                let there = std::fs::read_to_string(&path).expect("a page");
+                let found = there.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == section);
+                assert!(found, "{} links to {target}: no such section", page.display());
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "only {checked} links were found");
+}
