@@ -236,7 +236,7 @@ pub static KEYS: [Key; 40] = [
         name: "unstick.hung",
         flag: None,
         field: Field::Switch(|c| &mut c.unstick.hung),
-        help: "Release pods in Terminating from mounts that hang too; what was not written yet is lost (docs/remedy.md).",
+        help: "Not acted on yet. Release pods in Terminating from mounts that hang too; what was not written yet is lost (docs/remedy.md).",
     },
     Key {
         name: "unstick.hung_after",
@@ -248,7 +248,7 @@ pub static KEYS: [Key; 40] = [
         name: "unstick.orphans",
         flag: None,
         field: Field::Switch(|c| &mut c.unstick.orphans),
-        help: "Release the mounts of pods that the cluster no longer knows (after a force delete).",
+        help: "Not acted on yet. Release the mounts of pods that the cluster no longer knows (after a force delete).",
     },
     Key {
         name: "kubernetes.enabled",

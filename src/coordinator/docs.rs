@@ -67,6 +67,25 @@ the version that was read, so two coordinators that both believe to lead cannot 
 a clock was set, nothing is done for a whole cool-down. Whoever knows better may shorten that on a new cluster:
 `kubectl -n NAMESPACE create configmap mountwarden-history --from-literal='enforce={\"version\":1,\"began\":0,\"written\":0,\"records\":[]}'`.
 
+## What it looks like
+
+`make lab-story` plays it with a real NFS server, the real agent and coordinator, and stand-ins for kubelet and API server:
+
+```
+     0.0 s  the server is back, with another directory
+    13.6 s  the agent says: stale
+    44.0 s  NodeMounts asks for a rescue: two trial mounts, 30 s apart, found another directory, with 4 of 4 names that were known
+    44.1 s  Eviction of shop/web-1, with its UID as precondition
+    44.4 s  the new pod is ready
+    45.1 s  the old pod is gone, and the new pod's volume is healthy
+```
+
+## Not there yet
+
+Pods that stay in Terminating because their server is gone are not released by this version: the settings `unstick.*` and the
+word `unstick` of the annotation are read, and nothing acts on them. What would be done is built and measured
+(`src/remedy/unstick.rs` decides, `src/remedy/release.rs` does it, `make lab-releases` shows it on real NFS).
+
 ## What a node, or a tenant, that lies can get
 
 * A node can ask only for pods that run on it, with a network volume of the server it names (where the specification says so), that opted
