@@ -55,6 +55,7 @@ impl Core {
             watched.retain(|watched| only.contains(&(watched.mount.view, watched.mount.id)));
         }
         let changes = self.registry.update(&watched);
+        self.start_afresh(now);
         let news = !changes.removed.is_empty();
         for target in changes.removed {
             tracing::info!(
@@ -83,6 +84,18 @@ impl Core {
             }
         }
         self.news |= news;
+    }
+
+    /// What was known of a filesystem that nobody has mounted any more is nothing to hold its successor against.
+    fn start_afresh(&mut self, now: Now) {
+        let outlived = self.registry.targets.values().filter(|target| target.outlived_replacement());
+        let ids: Vec<TargetId> = outlived.map(|target| target.id).collect();
+        for id in ids {
+            if let Some(target) = self.registry.dissolve(id) {
+                self.forget(&target, now);
+                self.reread = true;
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, target: &Target, now: Now) {

@@ -166,9 +166,10 @@ mod tests {
     use std::ffi::OsStr;
 
     use super::*;
-    use crate::agent::target::{Key, Labels};
+    use crate::agent::target::{Key, Labels, Member};
     use crate::mounts::{Dev, Mount, Origin, View};
     use crate::probe::Space;
+    use crate::verdict::Cause;
 
     fn target() -> Target {
         let options = OsStr::new("rw,vers=4.1,hard,addr=10.0.0.1");
@@ -191,6 +192,30 @@ mod tests {
         let mut target = Target::new(1, Key::of(&mount, None), labels, &mount, 0.0);
         target.space = Some((Space { size: 100, free: 50, avail: 40, files: 10, files_free: 5 }, 7.0));
         target
+    }
+
+    #[test]
+    fn a_replaced_filesystem_is_forgotten_with_the_last_mount_that_had_it() {
+        let mut target = target();
+        let member = |mount_id| Member {
+            mount_id,
+            unique_mount_id: None,
+            view: View::Own,
+            mountpoint: "/mnt/a".into(),
+            hidden: false,
+            through: None,
+        };
+        target.members = vec![member(7)];
+        (target.verdict.state, target.verdict.cause) = (State::Lost, Some(Cause::FilesystemReplaced));
+        target.note_replaced();
+        target.members.push(member(9));
+        target.note_replaced();
+        assert!(!target.outlived_replacement(), "the old mount is still there");
+        target.members.retain(|member| member.mount_id == 9);
+        assert!(target.outlived_replacement());
+        target.verdict.state = State::Hung;
+        target.note_replaced();
+        assert!(!target.outlived_replacement(), "it is another verdict now");
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub(super) struct Target {
     pub(super) receiving: bool,
     pub(super) decision: Option<Decision>,
     pub(super) judged: bool,
+    /// The mounts whose filesystem was replaced under them, by id; empty unless that is the verdict.
+    replaced_under: BTreeSet<u64>,
     /// Its canary, once one was written or tried.
     pub(super) canary: Option<Box<Canary>>,
     /// What the mount table says of its mounts beside the state.
@@ -160,6 +162,7 @@ impl Target {
             receiving: false,
             decision: None,
             judged: false,
+            replaced_under: BTreeSet::new(),
             canary: None,
             table_findings: BTreeSet::new(),
             announced: BTreeSet::new(),
@@ -194,6 +197,7 @@ impl Target {
         let first = !std::mem::replace(&mut self.judged, true);
         let before = std::mem::replace(&mut self.memory, judgement.memory);
         self.verdict = judgement.verdict;
+        self.note_replaced();
         let dull = self.verdict.state == State::Healthy && self.verdict.findings.is_empty();
         self.decision = (!dull).then_some(Decision { before, evidence, tuning });
         if from == self.verdict.state && !first {
@@ -202,6 +206,22 @@ impl Target {
         self.since = now;
         *self.transitions.entry(self.verdict.state).or_default() += 1;
         Some(Transition { from, first })
+    }
+
+    /// A fresh mount of the server's new filesystem shares superblock and root with the old ones, but for whoever made it
+    /// nothing is lost.
+    pub(super) fn note_replaced(&mut self) {
+        if (self.verdict.state, self.verdict.cause) != (State::Lost, Some(Cause::FilesystemReplaced)) {
+            self.replaced_under.clear();
+        } else if self.replaced_under.is_empty() {
+            self.replaced_under = self.members.iter().map(|member| member.mount_id).collect();
+        }
+    }
+
+    /// Every mount that lost its filesystem is gone; those that are left never had another one.
+    pub(super) fn outlived_replacement(&self) -> bool {
+        let old = |member: &Member| self.replaced_under.contains(&member.mount_id);
+        !self.replaced_under.is_empty() && !self.members.is_empty() && !self.members.iter().any(old)
     }
 
     /// Takes a reading of mountstats over; gives the counters of the one before.
