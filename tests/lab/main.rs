@@ -129,12 +129,7 @@ enum Guest {
     /// Asks the server of a mount, without FAULT for later comparison.
     Ask { mountpoint: PathBuf, fault: Option<String> },
     /// One telling of `story`.
-    Story {
-        fault: String,
-        policy: String,
-        #[arg(action = clap::ArgAction::Set)]
-        rescued: bool,
-    },
+    Story { fault: String, policy: String, ends: story::Ends },
     /// A container with a volume, that uses it until it is killed.
     Container { volume: PathBuf, path: PathBuf, group: PathBuf },
     /// The cases of `releases`.
@@ -184,7 +179,7 @@ impl Command {
             Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Trials { agent } => return trials::run(&agent),
             Command::Story { agent, only } => return story::run(&agent, only.as_ref()),
-            Command::Guest(Guest::Story { fault, policy, rescued }) => story::tell(&fault, &policy, rescued)?,
+            Command::Guest(Guest::Story { fault, policy, ends }) => story::tell(&fault, &policy, ends)?,
             Command::Guest(Guest::Container { volume, path, group }) => story::container(&volume, &path, &group)?,
             Command::Releases { agent, versions, only, runs } => {
                 return releases::run(&agent, &versions, only.as_ref(), runs);

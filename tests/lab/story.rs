@@ -18,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 pub(crate) use cluster::container;
@@ -34,19 +35,33 @@ const PROMISED: Duration = Duration::from_secs(60);
 /// So long is looked on where nothing may happen.
 const REFUSED: Duration = Duration::from_secs(75);
 
-/// One telling: version, fault, `remedy.evict_on_replaced`, and whether the pod is to be rescued.
+/// One telling: version, fault, `remedy.evict_on_replaced`, and what is to become of the pod.
 struct Telling {
     version: &'static str,
     fault: &'static str,
     policy: &'static str,
-    rescued: bool,
+    ends: Ends,
 }
 
-const TELLINGS: [Telling; 4] = [
-    Telling { version: "4.1", fault: "swap_dir_filled", policy: "same_names", rescued: true },
-    Telling { version: "3", fault: "swap_dir_filled", policy: "same_names", rescued: true },
-    Telling { version: "4.1", fault: "swap_dir", policy: "always", rescued: true },
-    Telling { version: "4.1", fault: "swap_dir", policy: "same_names", rescued: false },
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ends {
+    /// A new pod takes its place.
+    Rescued,
+    /// It stays, and somebody says why.
+    Refused,
+    /// It heals by itself, and nobody ever asks for a rescue.
+    Heals,
+}
+
+#[rustfmt::skip]
+const TELLINGS: [Telling; 7] = [
+    Telling { version: "4.1", fault: "swap_dir_filled", policy: "same_names", ends: Ends::Rescued },
+    Telling { version: "3", fault: "swap_dir_filled", policy: "same_names", ends: Ends::Rescued },
+    Telling { version: "4.1", fault: "swap_dir", policy: "always", ends: Ends::Rescued },
+    Telling { version: "4.1", fault: "swap_tmpfs", policy: "always", ends: Ends::Rescued },
+    Telling { version: "4.1", fault: "swap_dir", policy: "same_names", ends: Ends::Refused },
+    Telling { version: "4.1", fault: "unexport", policy: "same_names", ends: Ends::Heals },
+    Telling { version: "4.1", fault: "restart", policy: "same_names", ends: Ends::Heals },
 ];
 
 /// On the host.
@@ -78,7 +93,8 @@ fn boot(host: &Host, telling: &Telling) -> Result<String> {
         format!("LAB_VERSION={}", telling.version),
         format!("LAB_FAULT={}", telling.fault),
         format!("LAB_POLICY={}", telling.policy),
-        format!("LAB_RESCUED={}", telling.rescued),
+        format!("LAB_ENDS={}", telling.ends.to_possible_value().context("a way to end")?.get_name()),
+        format!("LAB_BACKING={}", if telling.fault == "swap_tmpfs" { "tmpfs" } else { "dir" }),
     ];
     let guest = Guest { name: "story", script: "guest/story.sh", out: &out, console: Console::File, arguments };
     let end = host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())));
@@ -95,7 +111,7 @@ fn boot(host: &Host, telling: &Telling) -> Result<String> {
 }
 
 /// In the guest.
-pub(crate) fn tell(fault: &str, policy: &str, rescued: bool) -> Result<()> {
+pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     let export = if std::env::var("LAB_VERSION").is_ok_and(|version| version == "3") { "/mnt/exp" } else { "/" };
     let cluster = Cluster::start("10.0.1.1", export);
     // A coordinator without history waits for a whole cool-down; docs/remedy.md says how to begin one by hand.
@@ -115,7 +131,7 @@ pub(crate) fn tell(fault: &str, policy: &str, rescued: bool) -> Result<()> {
     };
     let mut agent = program("run", ["127.0.0.1:12049", "127.0.0.1:12050"], "agent")?;
     let mut coordinator = program("coordinate", ["127.0.0.1:12051", "127.0.0.1:12052"], "coordinator")?;
-    let told = follow(&cluster, fault, rescued);
+    let told = follow(&cluster, fault, ends);
     for child in [&mut agent, &mut coordinator] {
         // Fails only when it has ended, which the logs explain.
         let _ = child.kill();
@@ -127,7 +143,7 @@ pub(crate) fn tell(fault: &str, policy: &str, rescued: bool) -> Result<()> {
     Ok(())
 }
 
-fn follow(cluster: &Cluster, fault: &str, rescued: bool) -> Result<()> {
+fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
     let limit = Duration::from_secs(60);
     until(limit, "the first pod does not become ready", || Ok(ready(cluster, "web-1")))?;
     let first = uid(cluster, "web-1")?;
@@ -137,11 +153,14 @@ fn follow(cluster: &Cluster, fault: &str, rescued: bool) -> Result<()> {
     ensure!(shell(&format!("fault {fault}"))?.wait()?.success(), "the fault cannot be made");
     let back = Instant::now();
     let said = |what: &str| println!("  {:>6.1} s  {what}", back.elapsed().as_secs_f64());
-    said("the server is back, with another directory");
+    said(&format!("the fault is made: {fault}"));
+    if ends == Ends::Heals {
+        return heals(cluster, fault, &volume, said);
+    }
     let dead = || Ok(matches!(state(&volume)?.as_deref(), Some("stale" | "lost")));
     until(PROMISED, "the agent does not see that the volume is dead", dead)?;
     said(&format!("the agent says: {}", state(&volume)?.unwrap_or_default()));
-    if !rescued {
+    if ends == Ends::Refused {
         let evicted = || !cluster.api.asked_for("POST", "/eviction").is_empty();
         while back.elapsed() < REFUSED {
             ensure!(!evicted(), "the pod was evicted");
@@ -171,6 +190,29 @@ fn follow(cluster: &Cluster, fault: &str, rescued: bool) -> Result<()> {
     until(limit, "the agent does not call the new pod's volume healthy", || healthy(&volume))?;
     said("the old pod is gone, and the new pod's volume is healthy");
     ensure!(cluster.api.asked_for("POST", "/eviction").len() == 1, "more than one eviction was asked for");
+    Ok(())
+}
+
+/// Nothing may be asked for, neither while it is broken nor when it is mended.
+fn heals(cluster: &Cluster, fault: &str, volume: &str, said: impl Fn(&str)) -> Result<()> {
+    let quiet = |limit: Duration| -> Result<()> {
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            ensure!(request(cluster).is_none(), "a rescue was asked for");
+            ensure!(cluster.api.asked_for("POST", "/eviction").is_empty(), "the pod was evicted");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    };
+    // Longer than an interval and the time between two trials.
+    quiet(Duration::from_secs(50))?;
+    said(&format!("the agent says: {}", state(volume)?.unwrap_or_default()));
+    ensure!(shell(&format!("heal {fault}"))?.wait()?.success(), "the fault cannot be healed");
+    said("mended");
+    until(Duration::from_secs(40), "the agent does not call it healthy", || healthy(volume))?;
+    quiet(Duration::from_secs(10))?;
+    said("the same pod works, and nobody asked for a rescue");
+    ensure!(ready(cluster, "web-1"), "the pod is another one");
     Ok(())
 }
 

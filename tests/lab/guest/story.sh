@@ -1,6 +1,6 @@
 # A server that comes back with another directory, and a pod that nobody has to bring back (story.rs).
 cat >/run/out/cell.env <<ENV
-VERS=$LAB_VERSION MODE=hard OPTIONS=timeo=10,retrans=2 SUBPATH=/ LAYOUT=alone BACKING=dir
+VERS=$LAB_VERSION MODE=hard OPTIONS=timeo=10,retrans=2 SUBPATH=/ LAYOUT=alone BACKING=$LAB_BACKING
 ENV
 . /run/out/cell.env
 exec >/run/out/guest.log 2>&1
@@ -10,6 +10,6 @@ net_up
 what_to_export
 serve
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-/run/runner guest story "$LAB_FAULT" "$LAB_POLICY" "$LAB_RESCUED" >/run/story
+/run/runner guest story "$LAB_FAULT" "$LAB_POLICY" "$LAB_ENDS" >/run/story
 say "the story ended with $?"
 cp /run/story /run/out/story
