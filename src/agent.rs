@@ -26,7 +26,7 @@ mod wall;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::snapshot::{Snapshot, UnixSeconds};
+use crate::snapshot::{Snapshot, UnixSeconds, rfc3339};
 
 pub use lookup::check;
 pub(crate) use lookup::holder;
@@ -45,9 +45,4 @@ pub struct CheckResult {
 #[expect(clippy::disallowed_methods, reason = "when something happened, as people count it")]
 pub(crate) fn unix_now() -> UnixSeconds {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
-}
-
-fn rfc3339(at: UnixSeconds) -> String {
-    let at = Duration::try_from_secs_f64(at).unwrap_or(Duration::ZERO);
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + at).to_string()
 }

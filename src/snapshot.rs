@@ -16,6 +16,13 @@ pub const SCHEMA: &str = "mountwarden.io/mounts/v1";
 /// Seconds since the epoch, with fraction. Wall clock: for people and metrics, never for deadlines.
 pub type UnixSeconds = f64;
 
+/// A time for people and API objects: RFC 3339 in UTC, in whole seconds.
+#[must_use]
+pub fn rfc3339(at: UnixSeconds) -> String {
+    let at = std::time::Duration::try_from_secs_f64(at).unwrap_or_default();
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + at).to_string()
+}
+
 /// Everything the agent says about its mounts and about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {

@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 use super::api::{Failure, Kube, Patch};
 use super::backoff::Backoff;
 use super::pace::Pace;
-use super::report::time;
 use super::stats::Stats;
 use super::text;
 use super::uses::rank;
+use crate::snapshot::rfc3339 as time;
 use crate::snapshot::{Snapshot, UnixSeconds};
 use crate::verdict::{Severity, State};
 

@@ -14,10 +14,10 @@ use super::node_mounts::{
 };
 use super::objects::Objects;
 use super::pace::Pace;
-use super::report::time;
 use super::stats::Stats;
 use super::{text, uses};
 use crate::pods::names::PodNames;
+use crate::snapshot::rfc3339 as time;
 use crate::snapshot::{MountStatus, Snapshot};
 use crate::verdict::{Severity, State};
 

@@ -6,7 +6,7 @@ use super::objects::Objects;
 use super::text;
 use super::uses::{self, Place, Use};
 use crate::pods::names::{PodName, PodNames};
-use crate::snapshot::{Snapshot, UnixSeconds};
+use crate::snapshot::{Snapshot, UnixSeconds, rfc3339 as time};
 use crate::verdict::{Cause, State};
 
 /// A claim that so many pods of this node share gets an Event of its own.
@@ -285,12 +285,6 @@ fn said(place: &Place, pod: Option<&PodName>, found: &Use, words: String) -> Sai
     let (pod, volume) = (text::word(&name), text::word(volume));
     let words = text::line(&format!("{pod}: volume {volume} ({}) {words}", source_of(found)), text::NOTE);
     Said { pod, volume, state: found.state, cause: found.cause, words }
-}
-
-/// RFC 3339 in seconds.
-pub(super) fn time(at: UnixSeconds) -> String {
-    let at = std::time::Duration::try_from_secs_f64(at).unwrap_or_default();
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + at).to_string()
 }
 
 #[cfg(test)]

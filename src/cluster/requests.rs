@@ -2,9 +2,9 @@
 //! cannot read itself, and decides.
 
 use super::node_mounts::RescueRequest;
-use super::report::time;
 use super::{text, uses};
 use crate::pods::names::PodNames;
+use crate::snapshot::rfc3339 as time;
 use crate::snapshot::{MountStatus, Snapshot};
 use crate::verdict::State;
 

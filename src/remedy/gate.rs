@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::cluster::node_mounts::{GateReport, GateRoot};
 use crate::probe::schedule::Now;
 use crate::probe::trial::TrialReport;
-use crate::snapshot::UnixSeconds;
+use crate::snapshot::{UnixSeconds, rfc3339};
 
 /// A trial that failed is made again after so long.
 pub const RETRY: Duration = Duration::from_secs(10);
@@ -184,11 +184,6 @@ fn compare(seen: &Seen, known: &Known) -> GateRoot {
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn rfc3339(at: UnixSeconds) -> String {
-    let at = Duration::try_from_secs_f64(at).unwrap_or(Duration::ZERO);
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + at).to_string()
 }
 
 #[cfg(test)]
