@@ -25,7 +25,6 @@ pub mod facts;
 pub mod guard;
 pub mod history;
 pub mod lease;
-pub mod permission;
 pub mod plan;
 pub mod read;
 pub mod request;

@@ -1,6 +1,7 @@
 //! The node's part of a rescue: what may be done about a dead mount, and the system calls that do it.
 
 pub mod gate;
+pub mod permission;
 pub mod processes;
 pub mod release;
 pub mod unstick;

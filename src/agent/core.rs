@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -22,6 +23,7 @@ use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
 use crate::mounts::{Dev, View};
+use crate::pods::names::PodNames;
 use crate::probe::ProbeReport;
 use crate::probe::pool::{Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
@@ -91,6 +93,8 @@ pub(super) struct Core {
     pub(super) signals: Readings,
     pub(super) efs: StateFiles,
     pub(super) rescues: Rescues,
+    /// What the cluster calls this node's pods; empty without one.
+    pub(super) names: Arc<PodNames>,
     pub(super) stats: AgentStats,
     pub(super) durations: BTreeMap<(String, &'static str), DurationHistogram>,
     /// Numbers changed since the last publication.
@@ -144,6 +148,7 @@ impl Core {
             signals: Readings::default(),
             efs: StateFiles::default(),
             rescues: Rescues::default(),
+            names: Arc::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
             durations: BTreeMap::new(),
             changed: true,
@@ -188,6 +193,12 @@ impl Core {
         self.config = config;
         self.filter = filter;
         self.reread = true;
+    }
+
+    /// The cluster's side tells other names, or other things of the pods.
+    pub(super) fn take_names(&mut self, names: Arc<PodNames>) {
+        self.names = names;
+        self.changed = true;
     }
 
     /// The first pass is done: every mount is identified and every target was judged once.

@@ -19,6 +19,7 @@ use crate::logging::Logs;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
 use crate::mounts::watch::Watch;
+use crate::pods::names::PodNames;
 use crate::probe::image::Image;
 use crate::probe::pool::Pool;
 use crate::verdict::judge::DETECTORS;
@@ -69,6 +70,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
     let mut kernel_log = agent.listen();
+    let mut names = agent.cluster.as_ref().map(Cluster::watch_names);
     // One timer for the whole run: a new one would make the runtime write to its eventfd, and poll it, at every event.
     let mut timer = pin!(sleep_until(agent.wake()));
     loop {
@@ -88,6 +90,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
                 Err(error) => return Err(error).context("a part of the agent failed"),
             },
             news = kernel_log.news() => agent.core.take_kernel_news(news),
+            known = new_names(&mut names) => agent.core.take_names(known),
             () = timer.as_mut() => agent.note_delay(wake),
         }
         agent.step();
@@ -110,6 +113,16 @@ async fn table_change(watch: &mut Option<Watch>) {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
+}
+
+async fn new_names(names: &mut Option<watch::Receiver<Arc<PodNames>>>) -> Arc<PodNames> {
+    if let Some(names) = names
+        && names.changed().await.is_ok()
+    {
+        return Arc::clone(&names.borrow_and_update());
+    }
+    // There is no cluster, or its side ended.
+    std::future::pending().await
 }
 
 struct Agent {
@@ -242,9 +255,7 @@ impl Agent {
         self.last_publish = now;
         self.core.stats.cluster = self.cluster.as_ref().map(Cluster::stats);
         let mut snapshot = self.core.snapshot();
-        if let Some(cluster) = &self.cluster {
-            crate::cluster::name_volumes(&mut snapshot, &cluster.names());
-        }
+        crate::cluster::name_volumes(&mut snapshot, &self.core.names);
         let snapshot = Arc::new(snapshot);
         if let Some(cluster) = &self.cluster {
             cluster.publish(Arc::clone(&snapshot));

@@ -237,6 +237,12 @@ impl ApiPod {
         self.metadata.annotations.0.get(CONFIG_HASH).map_or(&self.metadata.uid, String::as_str)
     }
 
+    /// Kind of the controller that made it; empty for a bare pod.
+    pub(super) fn controller(&self) -> &str {
+        let owner = self.metadata.owner_references.iter().find(|owner| owner.controller);
+        owner.map_or("", |owner| owner.kind.as_str())
+    }
+
     /// All containers of the specification.
     pub(super) fn containers(&self) -> impl Iterator<Item = &Container> {
         let spec = &self.spec;
@@ -278,7 +284,8 @@ impl ApiPod {
             container.volume_mounts.shrink_to_fit();
             left -= container.volume_mounts.len();
         }
-        self.metadata.owner_references.truncate(4);
+        self.metadata.owner_references.retain(|owner| owner.controller);
+        self.metadata.owner_references.truncate(1);
         self
     }
 }

@@ -1,11 +1,18 @@
 //! Pods, claims and volumes as the agent's loop knows them ([`PodNames`]).
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::api_pod::{ApiPod, Volume};
+use super::objects::Annotated;
 use super::objects::{Objects, VolumeSpec};
 use super::pods::Pods;
-use crate::pods::names::{ContainerName, PodName, PodNames, VolumeName, VolumeOrigin, WantedMount};
+use crate::pods::names::{
+    ContainerName, PodName, PodNames, Reading, RemedyWords, VolumeName, VolumeOrigin, WantedMount,
+};
+use crate::remedy::permission::ANNOTATION;
+use crate::snapshot::UnixSeconds;
 
 /// Everything that is known by now.
 pub(super) fn names(pods: &Pods, objects: &Objects) -> PodNames {
@@ -21,6 +28,18 @@ fn name_of(pod: &ApiPod, objects: &Objects) -> PodName {
         name: meta.name.clone(),
         api_uid: meta.uid.clone(),
         terminating: meta.deletion_timestamp.is_some(),
+        deletion: meta.deletion_timestamp.as_deref().and_then(unix),
+        grace: meta
+            .deletion_grace_period_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(Duration::from_secs),
+        phase: pod.status.phase.clone(),
+        controller: pod.controller().to_owned(),
+        remedy: RemedyWords {
+            pod: meta.annotations.0.get(ANNOTATION).cloned(),
+            namespace: remedy_of(objects.namespaces.get(&meta.namespace)),
+            node: remedy_of(objects.node.as_ref()),
+        },
         volumes: pod.spec.volumes.iter().map(|volume| volume_of(pod, volume, objects)).collect(),
         containers: pod
             .statuses()
@@ -46,6 +65,17 @@ fn name_of(pod: &ApiPod, objects: &Objects) -> PodName {
             })
             .collect(),
     }
+}
+
+/// What the annotation of an object says that is read apart from the pod.
+pub(super) fn remedy_of(object: Option<&Arc<Annotated>>) -> Reading {
+    object.map_or(Reading::Unread, |object| Reading::Read(object.metadata.annotations.0.get(ANNOTATION).cloned()))
+}
+
+/// RFC 3339 as seconds since the epoch.
+fn unix(text: &str) -> Option<UnixSeconds> {
+    let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs_f64())
 }
 
 fn volume_of(pod: &ApiPod, volume: &Volume, objects: &Objects) -> VolumeName {
@@ -100,8 +130,6 @@ fn claimed_origin(spec: &VolumeSpec) -> Option<VolumeOrigin> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::apiserver::objects as fixture;
 
@@ -128,6 +156,29 @@ mod tests {
         assert_eq!(pod.mounts.len(), 2);
         assert_eq!(pod.containers[0].id.len(), 64);
         assert!(known.is_complete() && !pod.terminating);
+    }
+
+    #[test]
+    fn a_recorded_pod_in_terminating_has_what_a_release_asks_for() {
+        let text = include_str!("../../tests/fixtures/api/pod-terminating.json");
+        let recording: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut pod: ApiPod = serde_json::from_value(recording["response"]["body"].clone()).unwrap();
+        pod.metadata.annotations.0.insert(ANNOTATION.into(), "unstick".into());
+        let (uid, namespace) = (pod.metadata.uid.clone(), pod.metadata.namespace.clone());
+        let pods = Pods { pods: HashMap::from([(uid.as_str().into(), Arc::new(pod))]), complete: true };
+        let early = names(&pods, &Objects::default());
+        let early = early.pod(&uid).unwrap();
+        assert!(early.terminating && early.grace.is_some() && !early.phase.is_empty(), "{early:?}");
+        assert!(early.deletion.is_some_and(|at| at > 1_700_000_000.0), "{:?}", early.deletion);
+        assert_eq!(early.remedy.annotations(), None, "namespace and node were not read");
+        let objects = Objects {
+            namespaces: HashMap::from([(namespace, Arc::default())]),
+            node: Some(Arc::default()),
+            ..Objects::default()
+        };
+        let known = names(&pods, &objects);
+        let words = &known.pod(&uid).unwrap().remedy;
+        assert!(words.annotations().unwrap().asked().unstick);
     }
 
     #[test]

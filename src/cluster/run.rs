@@ -92,12 +92,10 @@ impl Cluster {
         Arc::clone(&self.names.borrow())
     }
 
-    /// Becomes ready when the names are others than at the last call.
-    pub async fn new_names(&mut self) -> Arc<PodNames> {
-        if self.names.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        Arc::clone(&self.names.borrow_and_update())
+    /// Hears of every change of them.
+    #[must_use]
+    pub fn watch_names(&self) -> watch::Receiver<Arc<PodNames>> {
+        self.names.clone()
     }
 
     /// The loop's newest snapshot.

@@ -1,7 +1,7 @@
 //! What the coordinator reads itself about a pod, as plain data.
 
-use super::permission::Annotations;
 use super::time::Time;
+use crate::remedy::permission::Annotations;
 
 /// All that must be known of a pod before it is evicted. Whoever could not read a part of it has no facts.
 #[derive(Debug, Clone, PartialEq, Eq)]

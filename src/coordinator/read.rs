@@ -12,9 +12,9 @@ use kube::{Api, Client};
 use super::client::{Failure, call};
 use super::facts::{Facts, Owner, VolumeServer};
 use super::history::{Record, Seen};
-use super::permission::ANNOTATION;
 use super::plan::Read;
 use super::request::Request;
+use crate::remedy::permission::ANNOTATION;
 
 mod budget;
 pub mod pod;

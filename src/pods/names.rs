@@ -6,19 +6,23 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::remedy::permission::Annotations;
+use crate::snapshot::UnixSeconds;
 
 /// This node's pods, by the UID that their directories and cgroups carry.
 ///
 /// For static pods that is not the UID of the API object but the hash of their manifest (annotation
 /// `kubernetes.io/config.hash`): the maker of this map keys by it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodNames {
     pods: HashMap<String, PodName>,
     complete: bool,
 }
 
 /// One pod as its API object has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodName {
     /// Namespace.
     pub namespace: String,
@@ -28,12 +32,53 @@ pub struct PodName {
     pub api_uid: String,
     /// It has a `deletionTimestamp`: its containers are not probed through any more.
     pub terminating: bool,
+    /// When its grace period is over: its `deletionTimestamp` lies there (Kubernetes API, ObjectMeta). `None` where it is
+    /// not being deleted, or the time cannot be read.
+    pub deletion: Option<UnixSeconds>,
+    /// How long its grace period is, once it is being deleted.
+    pub grace: Option<Duration>,
+    /// `Pending`, `Running`, `Succeeded`, `Failed`. It does not say whether processes are left.
+    pub phase: String,
+    /// Kind of the controller that made it (`StatefulSet`); empty for a bare pod.
+    pub controller: String,
+    /// What `mountwarden.io/remedy` says on it, its namespace and its node.
+    pub remedy: RemedyWords,
     /// Volumes that lie on the network, or may.
     pub volumes: Vec<VolumeName>,
     /// Containers that the status knows, init and ephemeral ones too.
     pub containers: Vec<ContainerName>,
     /// What the specification wants to see mounted.
     pub mounts: Vec<WantedMount>,
+}
+
+/// The annotation `mountwarden.io/remedy` at the three places where it may stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RemedyWords {
+    /// The pod's; `None`: it has none.
+    pub pod: Option<String>,
+    /// Its namespace's.
+    pub namespace: Reading,
+    /// Its node's.
+    pub node: Reading,
+}
+
+/// An annotation of an object that is read apart from the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// The object was not read yet: nothing may be concluded.
+    #[default]
+    Unread,
+    /// It was read; `None`: it has no such annotation.
+    Read(Option<String>),
+}
+
+impl RemedyWords {
+    /// All three; `None` while one of the objects was not read.
+    #[must_use]
+    pub fn annotations(&self) -> Option<Annotations<'_>> {
+        let (Reading::Read(namespace), Reading::Read(node)) = (&self.namespace, &self.node) else { return None };
+        Some(Annotations { pod: self.pod.as_deref(), namespace: namespace.as_deref(), node: node.as_deref() })
+    }
 }
 
 /// One volume of a pod.
@@ -161,6 +206,18 @@ mod tests {
         let names = PodNames::default();
         assert_eq!(names.pod("a"), None);
         assert!(!names.terminating("a") && !names.is_complete());
+    }
+
+    #[test]
+    fn what_was_not_read_is_not_taken_for_absent() {
+        let mut words = RemedyWords { pod: Some("unstick".into()), ..RemedyWords::default() };
+        assert_eq!(words.annotations(), None);
+        words.namespace = Reading::Read(None);
+        assert_eq!(words.annotations(), None, "the node was not read");
+        words.node = Reading::Read(Some("none".into()));
+        assert!(!words.annotations().unwrap().allowed().unstick, "the node says none");
+        words.node = Reading::Read(None);
+        assert!(words.annotations().unwrap().allowed().unstick);
     }
 
     #[test]
