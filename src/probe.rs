@@ -1,7 +1,7 @@
 //! The only code that touches a monitored mount, and it does so in worker processes.
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
-//! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`schedule`] says when which target is
+//! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`scan`] looks through the processes, [`schedule`] says when which target is
 //! probed, [`canary`] writes where it was told to, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
 //! binary that workers start from.
 
@@ -9,6 +9,7 @@ pub mod canary;
 pub mod image;
 pub mod note;
 pub mod pool;
+pub mod scan;
 pub mod schedule;
 pub mod sentinel;
 mod signals;
@@ -44,6 +45,8 @@ pub enum Step {
     EfsState,
     /// Reading what the kernel says of connections and queues.
     Signals,
+    /// Looking through the processes of the node.
+    Processes,
     /// Of a trial mount: handing its options to the kernel, which only parses them.
     TrialOpen,
     /// The server is asked to mount.
@@ -92,6 +95,7 @@ impl Step {
             Step::Counters => "counters",
             Step::EfsState => "efs_state",
             Step::Signals => "signals",
+            Step::Processes => "processes",
             Step::TrialOpen => "trial_open",
             Step::TrialMount => "trial_mount",
             Step::TrialRoot => "trial_root",

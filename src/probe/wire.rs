@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canary::cgroup::Home;
 use super::canary::{CanaryReport, CanarySpec};
+use super::scan::{Scan, ScanJob};
 use super::trial::{TrialReport, TrialSpec};
 use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
@@ -47,6 +48,8 @@ pub enum Job {
     EfsState(Vec<u8>),
     /// What sysfs says of NFS connections and FUSE queues.
     Signals(SignalsJob),
+    /// Which processes there are, and which mount namespace each is in.
+    Processes(ScanJob),
     /// Mount something that nobody sees, look at its root, let it go.
     Trial(TrialSpec),
     /// Write a canary. In a process of its own: it acts as somebody else and enters another cgroup.
@@ -125,6 +128,8 @@ pub enum Answer {
     Files(Vec<NamedFile>),
     /// Of `Signals`.
     Signals(Signals),
+    /// Of `Processes`.
+    Processes(Scan),
     /// Of `Trial`.
     Trial(TrialReport),
     /// Of `Canary`.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, canary, sentinel, signals, spawn, steps, trial};
+use super::{ProbeReport, SentinelFate, Step, StepResult, canary, scan, sentinel, signals, spawn, steps, trial};
 use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
@@ -111,6 +111,13 @@ impl Worker<'_> {
             Job::Signals(job) => {
                 self.enter(Step::Signals)?;
                 Answer::Signals(signals::read(&job))
+            }
+            Job::Processes(job) => {
+                self.enter(Step::Processes)?;
+                match scan::run(&job) {
+                    Ok(scan) => Answer::Processes(scan),
+                    Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
+                }
             }
             Job::EfsState(path) => {
                 self.enter(Step::EfsState)?;

@@ -312,6 +312,7 @@ fn option_seeds() -> Vec<Vec<u8>> {
 
 fn frame_seeds() -> Vec<Vec<u8>> {
     use mountwarden::mounts::Dev;
+    use mountwarden::probe::scan::{MemberRow, ProcessRow, Scan, ScanJob, What};
     use mountwarden::probe::wire::{Answer, Job, Place, ProbeSpec, SignalsJob};
     use mountwarden::probe::{Identity, ProbeReport, Sentinel, Step, StepResult};
     let place = Place {
@@ -343,11 +344,20 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         Job::Probe(spec),
         Job::Counters(b"/proc/self/mountstats".to_vec()),
         Job::Signals(SignalsJob { roots: vec![b"/sys".to_vec()], transports: true, connections: vec![45] }),
+        Job::Processes(ScanJob { proc_root: b"/proc".to_vec(), known: vec![(1, 77), (900, 78)], again: vec![900] }),
     ];
+    let member =
+        MemberRow { entry: 900, start: 5, parent: 1, name: b"a".to_vec(), cgroup: 0, namespace: Some(4_026_532_000) };
     let answers = [
         Answer::Identities(vec![Some(identity), None]),
         Answer::Report(report),
         Answer::Files(vec![(b"fs-1.mnt.20173".to_vec(), b"{}".to_vec())]),
+        Answer::Processes(Scan {
+            rows: vec![ProcessRow { pid: 900, ino: 78, what: What::Member(member) }],
+            cgroups: vec![b"0::/system.slice/a.service\n".to_vec()],
+            host: Some(4_026_531_841),
+            ..Scan::default()
+        }),
         Answer::Failed { errno: 5 },
     ];
     let jobs = jobs.map(|job| wire::encode(&Request { seq: 3, job }));

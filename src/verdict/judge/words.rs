@@ -41,6 +41,7 @@ fn action(step: Step) -> &'static str {
         Step::CanaryPeers => "reading other nodes' canaries",
         Step::CanaryEntries => "looking at the root's entries",
         Step::CanaryHome => "reading the machine's id",
+        Step::Processes => "looking through the processes",
     }
 }
 
