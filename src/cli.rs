@@ -11,6 +11,7 @@ mod output;
 mod paths;
 mod run;
 mod settings;
+mod shell;
 mod status;
 pub mod table;
 mod text;
@@ -53,6 +54,19 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     /// Check the configuration and print what is in force; exits 78 when it is not valid.
     CheckConfig(Settings),
+    /// Print a script that completes the commands and flags of mountwarden in a shell.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command.
+    #[command(hide = true)]
+    ManPages {
+        /// The directory.
+        #[arg(value_name = "DIR")]
+        directory: std::path::PathBuf,
+    },
     /// Print docs/metrics.md.
     #[command(hide = true)]
     MetricsDoc,
@@ -90,6 +104,8 @@ fn dispatch(command: Command) -> Exit {
         Command::Coordinate(settings) => coordinate::coordinate(&settings),
         Command::Cleanup(arguments) => cleanup::cleanup(&arguments),
         Command::CheckConfig(settings) => run::check_config(&settings),
+        Command::Completions { shell } => shell::completions(shell, Cli::command()),
+        Command::ManPages { directory } => shell::man_pages(&directory, Cli::command()),
         Command::MetricsDoc => {
             output::print(&crate::metrics::docs::markdown());
             Exit::Healthy

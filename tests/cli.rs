@@ -69,6 +69,41 @@ fn version_is_told() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the shell is what the test asks")]
+fn a_shell_accepts_its_completions() {
+    for (shell, checker) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {
+        let (code, script, _) = run(&mut mountwarden(&["completions", shell]));
+        assert!(code == 0 && script.contains("check-config"), "{shell}");
+        let mut checked = std::process::Command::new(checker);
+        let Ok(mut child) = checked.arg("-n").stdin(Stdio::piped()).spawn() else {
+            assert_ne!(shell, "bash", "every Debian has it");
+            continue;
+        };
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{shell} -n");
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "reads what the program wrote into a scratch directory")]
+fn every_listed_command_has_a_manual_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, ..) = run(&mut mountwarden(&["man-pages", directory.path().to_str().unwrap()]));
+    assert_eq!(code, 0);
+    let (_, help, _) = run(&mut mountwarden(&["--help"]));
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let mut pages = vec!["mountwarden.1".to_owned()];
+    pages.extend(commands.filter_map(|line| Some(format!("mountwarden-{}.1", line.split_whitespace().next()?))));
+    assert!(pages.len() > 7, "{pages:?}");
+    for page in pages {
+        let roff = std::fs::read_to_string(directory.path().join(&page)).unwrap();
+        assert!(roff.starts_with(".ie") && roff.contains("\n.SH NAME\n"), "{page}");
+    }
+    let (code, _, complaint) = run(&mut mountwarden(&["man-pages", "/nonexistent"]));
+    assert!(code == 1 && complaint.contains("/nonexistent"), "{complaint}");
+}
+
+#[test]
 fn a_mistyped_flag_is_answered_with_the_nearest_one() {
     for (command, expected) in [("run", 64), ("check", 3), ("diagnose", 3), ("status", 3)] {
         let (code, _, err) = run(&mut mountwarden(&[command, "--confg", "x"]));

@@ -16,7 +16,7 @@ use crate::snapshot::Snapshot;
 #[derive(Args)]
 pub(super) struct CheckArgs {
     /// Paths to check: the mounts that hold them, and those on the way. Without any: all.
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", value_hint = clap::ValueHint::Other)]
     paths: Vec<PathBuf>,
     #[command(flatten)]
     form: Form,

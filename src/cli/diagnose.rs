@@ -20,7 +20,7 @@ use crate::verdict::Severity;
 #[derive(Args)]
 pub(super) struct DiagnoseArgs {
     /// A mounted path, an export, or an EFS file system.
-    #[arg(value_name = "PATH|SERVER:/EXPORT|fs-...", value_parser = Subject::parse)]
+    #[arg(value_name = "PATH|SERVER:/EXPORT|fs-...", value_hint = clap::ValueHint::Other, value_parser = Subject::parse)]
     subject: Subject,
     /// Mount options as in fstab or in mountOptions of a volume.
     #[arg(short = 'o', long = "options", env = "MOUNTWARDEN_OPTIONS", value_name = "LIST", value_parser = MountOptions::parse, default_value = "", hide_default_value = true, hide_env = true)]

@@ -107,6 +107,14 @@ Examples:
   mountwarden cleanup --kubeconfig ~/.kube/config --dry-run
   mountwarden cleanup --kubeconfig ~/.kube/config";
 
+pub(super) const COMPLETIONS: &str = "\
+Paths of mounts are not completed: your shell would have to look into them, and hang in a dead one.
+
+Examples:
+  mountwarden completions bash > /usr/share/bash-completion/completions/mountwarden
+  mountwarden completions zsh > /usr/local/share/zsh/site-functions/_mountwarden
+  mountwarden completions fish > /usr/share/fish/vendor_completions.d/mountwarden.fish";
+
 /// Prints what clap has to say: help and version on standard output, complaints on standard error.
 pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
     // Nobody reads it: nothing to be done about it, and no reason for another exit code.
