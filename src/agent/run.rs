@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::core::{Core, Event, limits};
 use super::kernel_log::KernelLog;
@@ -39,6 +39,9 @@ const READ_COST: u32 = 10;
 const NEWS_GAP: (Duration, Duration, Duration) =
     (Duration::from_millis(3), Duration::from_millis(200), Duration::from_secs(1));
 const NUMBERS_GAP: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(1));
+
+/// `/healthz` hears so often that the loop is alive.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// So long is waited for workers to die, and for the log to write out its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(150);
@@ -73,6 +76,10 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
     let mut names = agent.cluster.as_ref().map(Cluster::watch_names);
     // One timer for the whole run: a new one would make the runtime write to its eventfd, and poll it, at every event.
     let mut timer = pin!(sleep_until(agent.wake()));
+    // Also a timer of its own: the runtime writes to its eventfd for each timer that is nearer than all others, and while
+    // `timer` waits to be set anew that would be the deadline of every probe that starts.
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let wake = agent.wake();
         if timer.deadline() != wake {
@@ -91,6 +98,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
             },
             news = kernel_log.news() => agent.core.take_kernel_news(news),
             known = new_names(&mut names) => agent.core.take_names(known),
+            _ = beat.tick() => agent.http.beat(),
             () = timer.as_mut() => agent.note_delay(wake),
         }
         agent.step();
@@ -134,7 +142,6 @@ struct Agent {
     next_read: Instant,
     next_full_read: Instant,
     last_publish: Instant,
-    next_beat: Instant,
     host_error_said: bool,
     bad_lines_said: bool,
     longest_delay: Duration,
@@ -154,7 +161,6 @@ impl Agent {
             next_read: now,
             next_full_read: now,
             last_publish: now,
-            next_beat: now,
             host_error_said: false,
             bad_lines_said: false,
             longest_delay: Duration::ZERO,
@@ -182,7 +188,7 @@ impl Agent {
     fn wake(&self) -> Instant {
         let due = self.core.next_wake().map(|at| self.core.start + at);
         let read = if self.core.reread { self.next_read } else { self.next_full_read };
-        let own = read.min(self.next_publish()).min(self.next_beat);
+        let own = read.min(self.next_publish());
         due.map_or(own, |due| due.min(own))
     }
 
@@ -193,10 +199,6 @@ impl Agent {
     /// Everything that is due now, after any event.
     fn step(&mut self) {
         let now = Instant::now();
-        if now >= self.next_beat {
-            self.http.beat();
-            self.next_beat = now + Duration::from_secs(1);
-        }
         if now >= self.next_full_read || (self.core.reread && now >= self.next_read) {
             self.read_table(now);
         }

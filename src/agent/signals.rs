@@ -20,8 +20,12 @@ use crate::verdict::{State, Waiting};
 /// Shortest time between two readings.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// A reading may cost a thousandth of the time: the next one waits so many times as long as the last one took.
-const COST: u32 = 1000;
+/// A reading may cost a ten-thousandth of the time: the next one waits so many times as long as the last one took. It opens
+/// a file for each FUSE connection, and only explains what the probes find anyway.
+const COST: u32 = 10_000;
+
+/// It never waits for longer than so many intervals.
+const LONGEST: u32 = 4;
 
 /// Connections of one server that are told in words.
 const TOLD: usize = 4;
@@ -118,7 +122,8 @@ impl Core {
     pub(super) fn on_signals(&mut self, outcome: Outcome, took: Duration) {
         let now = self.now();
         self.signals.in_flight = false;
-        self.signals.next = now + (self.config.interval / 3).max((took * COST).min(self.config.interval)).max(SHORTEST);
+        let cost = took.saturating_mul(COST).min(self.config.interval * LONGEST);
+        self.signals.next = now + cost.max(self.config.interval / 3).max(SHORTEST);
         let signals = match outcome {
             Outcome::Answered(Answer::Signals(signals)) => signals,
             _ => Signals::default(),
