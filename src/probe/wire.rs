@@ -4,7 +4,9 @@
 //! that breaks the format is killed and replaced.
 
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -207,6 +209,20 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
         *place = header.to_be_bytes();
     }
     Ok(frame)
+}
+
+/// Writes a value as one frame, for a worker: it waits until the other side takes all of it.
+///
+/// # Errors
+/// What write(2) says; EMSGSIZE for a value that does not fit a frame.
+pub(crate) fn send<T: Serialize>(socket: BorrowedFd<'_>, value: &T) -> Result<(), Errno> {
+    let frame = encode(value).map_err(|_| Errno::MSGSIZE)?;
+    let mut rest = frame.as_slice();
+    while !rest.is_empty() {
+        let count = rustix::io::retry_on_intr(|| rustix::io::write(socket, rest))?;
+        rest = rest.get(count..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Collects bytes as they arrive and gives back whole frames.

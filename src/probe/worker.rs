@@ -80,13 +80,7 @@ impl Worker<'_> {
     }
 
     fn send(&self, message: &Message) -> Result<(), Errno> {
-        let frame = wire::encode(message).map_err(|_| Errno::MSGSIZE)?;
-        let mut rest = frame.as_slice();
-        while !rest.is_empty() {
-            let count = rustix::io::retry_on_intr(|| rustix::io::write(self.socket, rest))?;
-            rest = rest.get(count..).unwrap_or_default();
-        }
-        Ok(())
+        wire::send(self.socket, message)
     }
 
     /// Notes which step comes next, and how much CPU was used so far: at a missed deadline the agent compares.

@@ -87,13 +87,7 @@ struct Worker<'spec> {
 
 impl Worker<'_> {
     fn say(&self, event: &Event) -> Result<(), Errno> {
-        let frame = wire::encode(event).map_err(|_| Errno::MSGSIZE)?;
-        let mut rest = frame.as_slice();
-        while !rest.is_empty() {
-            let count = rustix::io::retry_on_intr(|| rustix::io::write(self.socket, rest))?;
-            rest = rest.get(count..).unwrap_or_default();
-        }
-        Ok(())
+        wire::send(self.socket, event)
     }
 
     fn work(&self) -> Result<(), End> {
