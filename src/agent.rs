@@ -3,6 +3,7 @@
 //! One thread runs everything that is said here; what could block runs in worker processes ([`crate::probe`]), and the
 //! pages are rendered by a thread of their own ([`crate::http`]).
 
+mod book;
 mod canary;
 mod core;
 mod events;
@@ -19,8 +20,10 @@ mod rescue;
 mod run;
 mod servers;
 mod signals;
+mod suspicion;
 mod target;
 mod transports;
+mod trials;
 mod wall;
 
 use std::path::PathBuf;

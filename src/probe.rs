@@ -213,6 +213,9 @@ pub struct ProbeReport {
     pub root: Option<RootAttributes>,
     /// The sentinels that were looked at.
     pub sentinels: Vec<SentinelCheck>,
+    /// No sentinel was intact, and our own directory, which was there before, is gone too.
+    #[serde(default)]
+    pub own_gone: bool,
     /// Newly chosen sentinels, if learning was asked for and possible.
     pub learned: Option<Vec<Sentinel>>,
     /// Totals, if they were asked for or needed.

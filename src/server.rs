@@ -44,6 +44,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::verdict::Cause;
+use examine::{Check, Examination};
 pub use link::{Failure, Link};
 use rpc::{Accept, Call, Reply, RpcError};
 
@@ -142,6 +143,21 @@ impl Null {
         }
     }
 
+    fn of(check: &Check<()>) -> Self {
+        match &check.answer {
+            Ok(()) | Err(Failure::Status(_)) => Null::Ok,
+            Err(Failure::Denied(_)) => Null::Denied,
+            Err(Failure::NotExecuted(Accept::ProgramMismatch { low, high })) => {
+                Null::Mismatch { low: *low, high: *high }
+            }
+            Err(Failure::NotExecuted(accept)) => Null::Failed(*accept),
+            Err(Failure::Garbage(why)) => Null::Garbage(why.clone()),
+            // The connection was there, so one that could not be made again ended before the reply.
+            Err(Failure::Closed | Failure::Reset | Failure::Broken(_) | Failure::Connect(_)) => Null::Closed,
+            Err(Failure::Timeout) => Null::Timeout,
+        }
+    }
+
     fn from_error(error: &RpcError) -> Self {
         match error {
             RpcError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Null::Timeout,
@@ -199,6 +215,21 @@ impl ServerAnswer {
             (Connect::Ok, Some(Null::Timeout | Null::Closed)) => Some(Cause::ServerUnresponsive),
             _ => None,
         }
+    }
+
+    /// What an examination found out beside: it connects and calls NULL before it asks for anything else. `None` if it
+    /// knew no address to ask.
+    #[must_use]
+    pub fn of(examination: &Examination) -> Option<ServerAnswer> {
+        let connect = examination.connect.as_ref()?;
+        if let Err(failure) = &connect.answer {
+            let Failure::Connect(connect) = failure else { return None };
+            return Some(ServerAnswer::not_connected(connect.clone()));
+        }
+        let check = examination.null()?;
+        let mut answer = ServerAnswer { connect: Connect::Ok, null: Some(Null::of(check)), rtt: None };
+        answer.rtt = answer.alive().then(|| Duration::from_micros(check.micros));
+        Some(answer)
     }
 
     fn not_connected(connect: Connect) -> Self {

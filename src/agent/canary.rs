@@ -117,6 +117,11 @@ impl Canary {
         Some(CanaryView { outcome, rounds: self.rounds, as_root: self.as_root, space: self.space })
     }
 
+    /// What it last wrote was there when it looked.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self.outcome, Some(CanaryOutcome::Good | CanaryOutcome::Late))
+    }
+
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
         let unread = self.reader.is_some_and(|reader| reader != ReaderEnd::Read);
         let closed = self.entries.as_ref().is_some_and(|entries| entries.closed > 0);

@@ -1,7 +1,6 @@
 //! The loop's state: what is mounted, what is under way, what is due. Each method is one event.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::book::{Book, Turn};
 use super::canary::{self, Canaries};
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
@@ -16,6 +16,7 @@ use super::registry::{Newcomer, Registry};
 use super::rescue::Rescues;
 use super::servers::{ServerKey, Servers};
 use super::signals::Readings;
+use super::suspicion::Suspicion;
 use super::transports::Transports;
 use super::wall::WallClock;
 use crate::config::Config;
@@ -29,6 +30,7 @@ use crate::probe::pool::{Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
 use crate::probe::trial::TrialReport;
 use crate::server::ServerAnswer;
+use crate::server::dns::Resolver;
 use crate::snapshot::{AgentStats, DurationHistogram};
 use crate::verdict::{Finding, Tuning};
 
@@ -44,9 +46,9 @@ pub(super) enum Event {
     /// The kernel let a killed worker go.
     Reaped { dev: Dev },
     /// A server answered, or did not.
-    Answered { key: ServerKey, answer: ServerAnswer },
+    Answered { key: ServerKey, answer: ServerAnswer, turn: Turn },
     /// A server was asked about one mount.
-    Examined { id: TargetId, address: SocketAddr, report: Box<inquiry::Report> },
+    Examined { id: TargetId, report: Box<inquiry::Report>, turn: Turn },
     /// Transport counters were read.
     Counted { view: View, outcome: Outcome, took: Duration },
     /// Transport states and FUSE queues were read.
@@ -86,6 +88,10 @@ pub(super) struct Core {
     pub(super) pool: Pool,
     pub(super) canaries: Canaries,
     pub(super) running: JoinSet<Event>,
+    /// Whoever asks a server takes his turn here.
+    pub(super) book: Book,
+    /// The host's resolver: one for all, because its lookups cannot be cut short and are counted.
+    pub(super) resolver: Resolver,
     pub(super) servers: Servers,
     pub(super) inquiries: Inquiries,
     pub(super) transports: Transports,
@@ -115,8 +121,8 @@ pub(super) struct Core {
     pub(super) pending: Option<Table>,
     /// When targets without identity were last given up to be identified anew.
     pub(super) reidentified: Option<Now>,
-    /// Suspicions that wait for fresh counters before they are judged.
-    pub(super) suspected: HashMap<TargetId, (View, ProbeReport)>,
+    /// Looks that are not judged yet ([`super::suspicion`]).
+    pub(super) suspected: HashMap<TargetId, Suspicion>,
     pub(super) growing: BTreeSet<(Now, TargetId)>,
     /// What the last reading of the table says of each mount beside its state.
     pub(super) table_findings: HashMap<(View, u64), Vec<Finding>>,
@@ -141,6 +147,8 @@ impl Core {
             schedule: Schedule::new(pace, fastrand::Rng::new()),
             pool,
             running: JoinSet::new(),
+            book: Book::default(),
+            resolver: Resolver::default(),
             servers: Servers::new(config.timeout),
             inquiries: Inquiries::default(),
             transports: Transports::default(),
@@ -227,10 +235,10 @@ impl Core {
                 Due::Inherit(id, from) => self.inherit(id, from),
             }
         }
-        for (key, address, version) in self.servers.take_due(now) {
+        for (key, version, turn) in self.servers.take_due(now, &self.book) {
             let deadline = self.servers.deadline();
             self.running.spawn(async move {
-                Event::Answered { key, answer: crate::server::ask(address, version, deadline).await }
+                Event::Answered { key, answer: crate::server::ask(key.address(), version, deadline).await, turn }
             });
         }
         for view in self.transports.take_due(now) {
@@ -250,7 +258,7 @@ impl Core {
     pub(super) fn next_wake(&self) -> Option<Now> {
         let growing = self.growing.first().map(|(at, _)| *at);
         let signals = self.signals.next_wake().filter(|_| !self.one_pass);
-        let (servers, transports) = (self.servers.next_wake(), self.transports.next_wake());
+        let (servers, transports) = (self.servers.next_wake(&self.book), self.transports.next_wake());
         let candidates = [
             self.schedule.next_wake(),
             growing,

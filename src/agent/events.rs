@@ -11,7 +11,6 @@ use super::target::{Key, Member};
 use crate::mounts::View;
 use crate::mounts::efs::StateFiles;
 use crate::probe::pool::{Class, Outcome};
-use crate::probe::schedule::TargetId;
 use crate::probe::wire::{Answer, CounterRow, Job};
 use crate::server::ServerAnswer;
 use crate::snapshot::EvidenceSource;
@@ -30,8 +29,16 @@ impl Core {
                 let now = self.now();
                 self.schedule.reaped(dev, now);
             }
-            Event::Answered { key, answer } => self.on_server(key, answer),
-            Event::Examined { id, address, report } => self.on_examined(id, address, *report),
+            Event::Answered { key, answer, turn } => {
+                drop(turn);
+                self.on_server(key, answer);
+                // Whose turn it was not may have it now.
+                self.next_inquiry = self.now();
+            }
+            Event::Examined { id, report, turn } => {
+                drop(turn);
+                self.on_examined(id, *report);
+            }
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
             Event::Signalled { outcome, took } => self.on_signals(outcome, took),
             Event::Canaried { id, dev, report, outcome } => self.on_canaried(id, dev, report, outcome),
@@ -43,7 +50,8 @@ impl Core {
         }
     }
 
-    fn on_server(&mut self, key: ServerKey, answer: ServerAnswer) {
+    /// A server was asked for its pulse, or among other things.
+    pub(super) fn on_server(&mut self, key: ServerKey, answer: ServerAnswer) {
         let now = self.now();
         let (news, silent) = self.servers.answered(key, answer, now);
         for id in silent {
@@ -110,13 +118,7 @@ impl Core {
         if !fresh {
             return;
         }
-        let waiting: Vec<TargetId> =
-            self.suspected.iter().filter(|(_, (of, _))| *of == view).map(|(id, _)| *id).collect();
-        for id in waiting {
-            if let Some((_, report)) = self.suspected.remove(&id) {
-                self.judge_report(id, report);
-            }
-        }
+        self.counters_are_fresh(view);
     }
 
     /// A source of passive evidence can be read, or cannot. What is missing is said once: probes do without it.

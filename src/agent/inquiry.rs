@@ -4,18 +4,20 @@
 //! explaining is asked about with its own root handle and path ([`crate::server::examine`]); those that are well are asked
 //! about rarely, so that there is something to compare with.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::book::Book;
 use super::core::{Core, Event};
+use super::servers::key_of;
 use super::target::{Key, Target};
+use super::trials::Trials;
 use crate::mounts::Mount;
 use crate::probe::Step;
-use crate::probe::pool::Pool;
 use crate::probe::schedule::{Now, TargetId};
-use crate::probe::trial::{TrialSpec, attempt};
+use crate::server::ServerAnswer;
 use crate::server::conclude::{Baseline, Seen, Symptom, conclude};
 use crate::server::dns::{Resolution, Resolver};
 use crate::server::examine::{Check, Examination, Question, examine};
@@ -35,15 +37,17 @@ const FRESH: Duration = Duration::from_secs(60);
 /// again ever less often, and is not stuck for that (14 s were measured after a minute).
 const STUCK_APART: Duration = Duration::from_secs(30);
 
-/// Examinations under way at a time; at most one of them per server.
+/// Examinations under way at a time.
 const IN_FLIGHT: usize = 8;
+
+/// NFS over TCP, where the mount says nothing else.
+const NFS_PORT: u16 = 2049;
 
 /// All that is asked, and what came of it.
 #[derive(Debug, Default)]
 pub(super) struct Inquiries {
     targets: HashMap<TargetId, Inquiry>,
-    busy: HashSet<SocketAddr>,
-    resolver: Resolver,
+    under_way: usize,
     checks: BTreeMap<(String, u16), ServerStatus>,
 }
 
@@ -63,8 +67,8 @@ struct Inquiry {
 pub(super) struct Report {
     symptom: Option<Symptom>,
     examination: Examination,
-    /// A trial mount at the address that the name leads to now works.
-    works_elsewhere: bool,
+    /// What proves that the server is at the address that its name leads to now.
+    moved: Option<&'static str>,
 }
 
 impl Inquiries {
@@ -73,6 +77,12 @@ impl Inquiries {
         let (at, examined) = self.targets.get(&target.id)?.found.as_ref()?;
         let fits = Some(examined.symptom) == symptom(target) && now.saturating_sub(*at) <= FRESH;
         fits.then(|| examined.clone())
+    }
+
+    /// The server's words about a target in good times are remembered, and it can be asked again.
+    pub(super) fn may_compare(&self, target: &Target) -> bool {
+        let known = self.targets.get(&target.id).is_some_and(|inquiry| inquiry.baseline.is_some());
+        known && server_of(target).is_some()
     }
 
     /// Forgets a target that is gone, and its server's checks with the last of them.
@@ -108,6 +118,10 @@ impl Inquiries {
 
 /// What is to be explained of a target; `None`: all is well, or its state explains itself.
 fn symptom(target: &Target) -> Option<Symptom> {
+    // Whatever it was before: it answers, and the answer is not judged yet.
+    if target.emptied {
+        return Some(Symptom::Emptied);
+    }
     match target.verdict.state {
         State::Hung => Some(Symptom::Hung),
         State::Stale => Some(Symptom::Refused),
@@ -118,7 +132,7 @@ fn symptom(target: &Target) -> Option<Symptom> {
 }
 
 fn server_of(target: &Target) -> Option<(String, SocketAddr)> {
-    let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(2049));
+    let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(NFS_PORT));
     let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
     (target.facts.is_nfs() && tcp).then(|| (target.server_label(), address))
 }
@@ -126,9 +140,6 @@ fn server_of(target: &Target) -> Option<(String, SocketAddr)> {
 impl Core {
     /// Asks about the mounts whose turn it is: those that need explaining first.
     pub(super) fn inquire(&mut self, now: Now) {
-        if self.inquiries.busy.len() >= IN_FLIGHT {
-            return;
-        }
         let mut due: Vec<(bool, Now, TargetId)> = Vec::new();
         for target in self.registry.targets.values().filter(|target| target.judged && server_of(target).is_some()) {
             let symptom = symptom(target);
@@ -147,7 +158,7 @@ impl Core {
     fn inquire_about(&mut self, id: TargetId, now: Now) {
         let Some(target) = self.registry.targets.get(&id) else { return };
         let Some((_, address)) = server_of(target) else { return };
-        if self.inquiries.busy.len() >= IN_FLIGHT || self.inquiries.busy.contains(&address) {
+        if self.inquiries.under_way >= IN_FLIGHT || !self.book.is_free(address) {
             return;
         }
         let handle = match &target.key {
@@ -157,21 +168,26 @@ impl Core {
         let Some(mount) = self.mount_of(target).cloned() else { return };
         let port = target.origin.proxy_port;
         let efs = port.and_then(|port| self.efs.lookup(port, &mount.mountpoint));
-        let Some(question) = Question::of(&mount, &handle, efs) else { return };
+        let Some(mut question) = Question::of(&mount, &handle, efs) else { return };
         let symptom = symptom(target);
+        // Only whether it may be mounted is mountd's to say. What hangs is mounted, and a silent one would cost deadlines.
+        question.mountd &= matches!(symptom, None | Some(Symptom::Refused));
+        let Some(turn) = self.book.turn(address) else { return };
         let inquiry = self.inquiries.targets.entry(id).or_default();
         (inquiry.asked, inquiry.in_flight, inquiry.symptom) = (Some(now), true, symptom);
-        self.inquiries.busy.insert(address);
+        self.inquiries.under_way += 1;
+        let deadline = self.servers.deadline();
         let task = Task {
             question,
             symptom,
             mount,
-            resolver: self.inquiries.resolver.clone(),
+            book: self.book.clone(),
+            resolver: self.resolver.clone(),
+            trials: self.trials(deadline),
             proc_root: self.config.proc_root.clone(),
-            pool: self.pool.clone(),
-            deadline: self.servers.deadline(),
+            deadline,
         };
-        self.running.spawn(async move { Event::Examined { id, address, report: Box::new(task.run().await) } });
+        self.running.spawn(async move { Event::Examined { id, report: Box::new(task.run().await), turn } });
     }
 
     /// An entry of the table for a target.
@@ -181,15 +197,19 @@ impl Core {
     }
 
     /// An examination came to its end.
-    pub(super) fn on_examined(&mut self, id: TargetId, address: SocketAddr, report: Report) {
+    pub(super) fn on_examined(&mut self, id: TargetId, report: Report) {
         let now = self.now();
-        self.inquiries.busy.remove(&address);
+        self.inquiries.under_way -= 1;
         let checked = self.unix_now();
         let Some(target) = self.registry.targets.get(&id) else { return };
-        let server = target.server_label();
+        if let Some((key, answer)) = key_of(target).zip(ServerAnswer::of(&report.examination)) {
+            self.on_server(key, answer);
+        }
+        let Some(target) = self.registry.targets.get(&id) else { return };
+        let (server, port) = (target.server_label(), target.origin.port.unwrap_or(NFS_PORT));
         let checks = checks(&report.examination);
-        let status = ServerStatus { server: server.clone(), port: address.port(), checked, checks };
-        self.inquiries.checks.insert((server, address.port()), status);
+        let status = ServerStatus { server: server.clone(), port, checked, checks };
+        self.inquiries.checks.insert((server, port), status);
         self.changed = true;
         let present = symptom(target);
         let (seen, looked) = (seen_of(target, present), looked_since(target));
@@ -205,7 +225,11 @@ impl Core {
             return;
         };
         inquiry.found = Some((now, inquiry.conclude(symptom, &report, seen, looked, now)));
-        self.judge_again(id);
+        if symptom == Symptom::Emptied {
+            self.server_told(id);
+        } else {
+            self.judge_again(id);
+        }
     }
 }
 
@@ -224,10 +248,9 @@ impl Inquiry {
             (Symptom::Hung, true) => _ = self.answered_while_hung.get_or_insert(now),
             _ => self.answered_while_hung = None,
         }
-        if report.works_elsewhere {
+        if let Some(why) = report.moved {
             conclusion.cause = Some(Cause::AddressChanged);
-            conclusion.why =
-                Some("the server's name leads to another address now, and a trial mount there works".to_owned());
+            conclusion.why = Some(why.to_owned());
         }
         Examined { symptom, cause: conclusion.cause, why: conclusion.why }
     }
@@ -262,9 +285,10 @@ struct Task {
     question: Question,
     symptom: Option<Symptom>,
     mount: Mount,
+    book: Book,
     resolver: Resolver,
+    trials: Trials,
     proc_root: PathBuf,
-    pool: Pool,
     deadline: Duration,
 }
 
@@ -272,18 +296,36 @@ impl Task {
     async fn run(self) -> Report {
         let examination = examine(&self.question, &self.resolver, &self.proc_root, self.deadline).await;
         let moved = self.symptom == Some(Symptom::Hung) && examination.address_moved();
-        let works_elsewhere = match new_address(&examination).filter(|_| moved) {
-            Some(address) => self.works_at(address).await,
-            None => false,
+        let moved = match new_address(&examination).filter(|_| moved) {
+            Some(address) => self.moved_to(address).await,
+            None => None,
         };
-        Report { symptom: self.symptom, examination, works_elsewhere }
+        Report { symptom: self.symptom, examination, moved }
     }
 
-    async fn works_at(&self, address: IpAddr) -> bool {
-        let Some(spec) = TrialSpec::of_mount(&self.mount, address) else { return false };
-        let attempt = attempt(&self.pool, spec, &self.mount.origin.label, self.deadline).await;
-        matches!(attempt, crate::probe::trial::Attempt::Report(report) if report.answered())
+    /// What proves that the server of this mount is at `address` now. First it is asked for the mount's own root: a trial
+    /// mount may wait together with the old one, where the client takes both addresses for one server (NFSv4.1 and later,
+    /// measured).
+    async fn moved_to(&self, address: IpAddr) -> Option<&'static str> {
+        // If somebody else asks there just now, the next examination does.
+        let _turn = self.book.turn(SocketAddr::new(address, self.question.port))?;
+        let there =
+            Question { name: None, address: Some(address), proxy: None, mountd: false, ..self.question.clone() };
+        let found = examine(&there, &self.resolver, &self.proc_root, self.deadline).await;
+        if answers_for_root(&found) {
+            return Some("the server's name leads to another address now, and there it answers for this mount's root");
+        }
+        let trial = self.trials.at(&self.mount, address, Vec::new()).await;
+        trial
+            .is_ok_and(|report| report.answered())
+            .then_some("the server's name leads to another address now, and a trial mount there works")
     }
+}
+
+/// The server has the directory that the client's handle stands for.
+fn answers_for_root(found: &Examination) -> bool {
+    let root = found.root.as_ref().and_then(Check::ok);
+    root.is_some_and(|root| found.fileid == Some(root.fileid) && root.links != Some(0))
 }
 
 fn new_address(examination: &Examination) -> Option<IpAddr> {
@@ -317,3 +359,6 @@ fn passed<T>(check: &Check<T>) -> (bool, u64) {
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,7 @@ impl Core {
             statx_root: self.config.has_detector("statx_root"),
             sentinels: target.sentinels.clone(),
             first: target.rounds,
+            own: target.canary.as_ref().is_some_and(|canary| canary.is_there()),
             // A full filesystem is looked at each time: it is full until the numbers say otherwise.
             statfs: target.rounds % SPACE_ROUNDS == 1 || target.memory.state == State::Full,
             learn: if wants_learning && !self.one_pass && self.config.has_detector("sentinels") {
@@ -204,17 +205,14 @@ impl Core {
                 target.sentinels = report.learned.clone().unwrap_or_default();
             }
         }
-        let view = self.view_of(id);
-        // Entries are gone: did the transport reconnect? Only counters that are younger than the probe can tell.
-        if report.sentinels_gone() && self.transports.ask_now(view, now) {
-            self.suspected.insert(id, (view, report));
+        if self.suspect(id, &report, now) {
             return;
         }
         self.judge_report(id, report.clone());
         self.begin_canary(id, &report);
     }
 
-    fn view_of(&self, id: TargetId) -> View {
+    pub(super) fn view_of(&self, id: TargetId) -> View {
         let member = self.registry.targets.get(&id).and_then(|target| target.members.first());
         member.map_or(View::Own, |member| member.view)
     }

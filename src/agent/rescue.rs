@@ -1,19 +1,14 @@
 //! Which dead mounts of pods a fresh mount would heal: trial mounts, and the gates that they open.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::time::Duration;
 
 use super::core::{Core, Event};
 use super::target::{Key, Target};
 use crate::config::RemedyMode;
-use crate::mounts::Mount;
 use crate::mounts::kubelet::pod_uid;
-use crate::probe::pool::Pool;
 use crate::probe::schedule::{Now, TargetId};
-use crate::probe::trial::{Attempt, TrialReport, TrialSpec, attempt};
+use crate::probe::trial::TrialReport;
 use crate::remedy::gate::{Gate, Known};
-use crate::server::dns::{Resolution, Resolver};
 use crate::snapshot::GateStatus;
 use crate::verdict::{Cause, State};
 
@@ -25,7 +20,6 @@ const IN_FLIGHT: usize = 4;
 pub(super) struct Rescues {
     gates: HashMap<TargetId, (Gate, Known)>,
     in_flight: usize,
-    resolver: Resolver,
 }
 
 impl Rescues {
@@ -81,10 +75,10 @@ impl Core {
             let names = known.names.clone();
             let mount = self.registry.targets.get(&id).and_then(|target| self.mount_of(target)).cloned();
             self.rescues.in_flight += 1;
-            let (pool, resolver, deadline) = (self.pool.clone(), self.rescues.resolver.clone(), self.config.timeout);
+            let trials = self.trials(self.config.timeout);
             self.running.spawn(async move {
                 let trial = match mount {
-                    Some(mount) => try_mount(&pool, &resolver, &mount, names, deadline).await,
+                    Some(mount) => trials.anew(&mount, names).await,
                     None => Err("the mount is not in the table any more".to_owned()),
                 };
                 Event::Tried { id, trial: Box::new(trial) }
@@ -143,35 +137,5 @@ fn known(target: &Target) -> Known {
         fileid,
         names: target.sentinels.iter().map(|sentinel| sentinel.name.clone()).collect(),
         replaced: target.cause() == Some(Cause::FilesystemReplaced),
-    }
-}
-
-async fn try_mount(
-    pool: &Pool,
-    resolver: &Resolver,
-    mount: &Mount,
-    names: Vec<Vec<u8>>,
-    deadline: Duration,
-) -> Result<TrialReport, String> {
-    let address = address(resolver, mount, deadline).await?;
-    let spec = TrialSpec::of_mount(mount, address).ok_or("only NFS mounts can be tried")?.looking_for(names);
-    match attempt(pool, spec, &mount.origin.label, deadline).await {
-        Attempt::Report(report) => Ok(report),
-        other => Err(other.explain(deadline).unwrap_or_else(|| "the trial mount said nothing".to_owned())),
-    }
-}
-
-/// The server's address as a new mount would find it.
-async fn address(resolver: &Resolver, mount: &Mount, deadline: Duration) -> Result<IpAddr, String> {
-    let Some(name) = mount.origin.server.as_deref() else { return Err("the mount names no server".to_owned()) };
-    match resolver.resolve(name, deadline).await {
-        Resolution::Found { addresses, .. } => {
-            // The one that is in use, as long as the name still leads to it.
-            let same = addresses.iter().find(|address| Some(**address) == mount.origin.address);
-            same.or(addresses.first()).copied().ok_or_else(|| format!("{name} leads to no address"))
-        }
-        Resolution::Gone => Err(format!("there is no such name as {name}")),
-        Resolution::NoAnswer | Resolution::Timeout => Err(format!("no resolver answers for {name}")),
-        Resolution::NotAsked(why) => Err(why),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::book::{Book, Turn};
 use super::target::Target;
 use crate::probe::schedule::Now;
 use crate::server::{Connect, NfsVersion, ServerAnswer};
@@ -23,6 +24,12 @@ const LONGEST_ASK: Duration = Duration::from_secs(4);
 pub(super) struct ServerKey {
     address: SocketAddr,
     v3: bool,
+}
+
+impl ServerKey {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 #[derive(Debug)]
@@ -92,21 +99,25 @@ impl Servers {
         self.refusing.remove(&target.id);
     }
 
-    /// The servers to ask now; at most one question per server is in flight.
-    pub(super) fn take_due(&mut self, now: Now) -> Vec<(ServerKey, SocketAddr, NfsVersion)> {
+    /// The servers to ask now, each with the turn that it takes.
+    pub(super) fn take_due(&mut self, now: Now, book: &Book) -> Vec<(ServerKey, NfsVersion, Turn)> {
         let mut due = Vec::new();
         for (key, server) in &mut self.servers {
-            if !server.in_flight && server.next.is_some_and(|at| at <= now) {
-                server.in_flight = true;
-                server.next = None;
-                due.push((*key, key.address, if key.v3 { NfsVersion::V3 } else { NfsVersion::V4 }));
+            if server.in_flight || server.next.is_none_or(|at| at > now) {
+                continue;
             }
+            let Some(turn) = book.turn(key.address) else { continue };
+            server.in_flight = true;
+            server.next = None;
+            due.push((*key, if key.v3 { NfsVersion::V3 } else { NfsVersion::V4 }, turn));
         }
         due
     }
 
-    pub(super) fn next_wake(&self) -> Option<Now> {
-        self.servers.values().filter_map(|server| server.next).min()
+    /// When the next one is due. The end of the question that it waits for wakes us too.
+    pub(super) fn next_wake(&self, book: &Book) -> Option<Now> {
+        let waiting = self.servers.iter().filter(|(key, _)| book.is_free(key.address));
+        waiting.filter_map(|(_, server)| server.next).min()
     }
 
     /// A server answered, or did not. Gives the silent targets that it concerns.
@@ -159,7 +170,7 @@ fn proxy_cause(answer: &ServerAnswer) -> Option<Cause> {
 }
 
 /// The server behind a target, if it can be asked: NFS over TCP at a known address.
-fn key_of(target: &Target) -> Option<ServerKey> {
+pub(super) fn key_of(target: &Target) -> Option<ServerKey> {
     let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
     if !target.facts.is_nfs() || !tcp {
         return None;

@@ -98,6 +98,8 @@ pub(super) struct Target {
     pub(super) space: Option<(Space, UnixSeconds)>,
     /// The kernel logged that a file of its superblock became another one, since the last good look.
     pub(super) fileid_changed: bool,
+    /// All its known entries are gone since its transport reconnected, and its server is asked about that.
+    pub(super) emptied: bool,
     /// When a reconnect of its transport last made it due early.
     pub(super) hurried: Option<Now>,
     /// Replies came in between the last two readings of the counters.
@@ -158,6 +160,7 @@ impl Target {
             counted_at: Now::ZERO,
             space: None,
             fileid_changed: false,
+            emptied: false,
             hurried: None,
             receiving: false,
             decision: None,

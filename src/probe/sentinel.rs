@@ -14,13 +14,16 @@ use crate::mounts::Dev;
 /// One getdents64(2) of this size is all that learning reads, however large the directory is.
 const DIRECTORY_BYTES: usize = 32 << 10;
 
+/// Where canaries are written; nobody's files.
+const OWN: &[u8] = crate::canary::DIRECTORY.as_bytes();
+
 /// Entries looked at more closely while choosing; each costs a request or two.
 const MAX_CANDIDATES: usize = 16;
 
 /// Names that come and go, or lie on another filesystem: snapshots of storage systems, silly-renamed files of the NFS
 /// client, our own directory.
 pub(super) fn unsuitable(name: &[u8]) -> bool {
-    let exact: [&[u8]; 6] = [b".", b"..", b"lost+found", b".zfs", b"~snapshot", b".mountwarden"];
+    let exact: [&[u8]; 6] = [b".", b"..", b"lost+found", b".zfs", b"~snapshot", OWN];
     let prefixes: [&[u8]; 2] = [b".snapshot", b".nfs"];
     exact.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -96,6 +99,13 @@ pub fn check(root: BorrowedFd<'_>, sentinel: &Sentinel) -> SentinelCheck {
         Err(errno) => (SentinelFate::Failed, Some(errno.raw_os_error())),
     };
     SentinelCheck { fate, errno, micros }
+}
+
+/// Whether the directory that canaries are written to is no longer there. What cannot be looked at is not gone.
+#[must_use]
+pub fn own_directory_is_gone(root: BorrowedFd<'_>) -> bool {
+    let look = || steps::force(steps::open_entry(root, OWN)?.as_fd());
+    matches!(look(), Err(Errno::NOENT | Errno::STALE))
 }
 
 /// The mark is taken after the forced statx: that revalidates the entry, so a stale one cannot pass for the old file.

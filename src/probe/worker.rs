@@ -213,6 +213,10 @@ impl Worker<'_> {
                 SentinelFate::Gone | SentinelFate::Changed | SentinelFate::NoAccess => {}
             }
         }
+        if spec.own && report.sentinels_gone() {
+            self.enter(Step::Sentinel)?;
+            report.own_gone = sentinel::own_directory_is_gone(root);
+        }
         report.steps.push(StepResult { step: Step::Sentinel, errno: failed, micros: micros(start) });
         Ok(!report.sentinels_gone())
     }

@@ -290,6 +290,10 @@ async fn ask_nfs(question: &Question, address: SocketAddr, deadline: Duration, f
 async fn ask_v4(link: &mut Link, handle: Option<&[u8]>, export: Option<&str>, found: &mut Examination) {
     if let Some(handle) = handle {
         found.root = Some(timed(nfs4::getattr(link, handle)).await);
+        if found.root.as_ref().and_then(Check::failure).is_some_and(Failure::is_silence) {
+            // Whoever does not answer for the root does not answer for the way to it; that would cost two deadlines.
+            return;
+        }
     }
     if let Some(export) = export {
         found.path = Some(timed(nfs4::walk(link, export.as_bytes())).await);

@@ -192,3 +192,33 @@ fn a_mount_through_a_proxy_names_what_is_behind_it() {
     assert_eq!(question.proxy, Some(ProxyQuestion { pid: Some(4711), target: Some(target) }));
     assert_eq!((question.name, question.port, question.export.as_deref()), (None, 20173, Some("/")));
 }
+
+/// Whoever examines a server knows its pulse too, and need not ask for it once more.
+#[tokio::test]
+async fn an_examination_says_what_a_null_would_have_said() {
+    let closed = {
+        let listener = tokio::net::TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let say: [fn() -> Say; 5] = [
+        || Say::Results(Vec::new()),
+        || Say::Reply(vec![1, 0, 0, 0, 2, 3, 3]),
+        || Say::Reply(vec![1, 1, 1, 5]),
+        || Say::Last(Vec::new()),
+        || Say::Nothing,
+    ];
+    let mut servers = vec![closed];
+    for say in say {
+        servers.push(fake::server(move |_| say()).await);
+    }
+    for server in servers {
+        let mut asked = question(NfsVersion::V4, server.port());
+        (asked.handle, asked.export) = (None, None);
+        let found = examined(&asked, server.port(), BRIEF).await;
+        let told = crate::server::ServerAnswer::of(&found).expect("it was asked");
+        let alone = crate::server::ask(server, NfsVersion::V4, BRIEF).await;
+        assert_eq!((&told.connect, &told.null), (&alone.connect, &alone.null));
+        assert_eq!((told.alive(), told.rtt.is_some()), (alone.alive(), alone.rtt.is_some()));
+    }
+    assert_eq!(crate::server::ServerAnswer::of(&Examination::default()), None);
+}

@@ -289,6 +289,11 @@ fn replaced(memory: &Memory, evidence: &Evidence, report: &ProbeReport) -> Senti
         (Some(before), Some(now)) if before != now => {
             Sentinels::Replaced(words::replaced(report.sentinels.len(), before, now))
         }
+        // Our own directory went with all the rest: whoever deletes files leaves that of others alone.
+        _ if report.own_gone => Sentinels::Replaced(words::canary_gone_too(report.sentinels.len())),
+        _ if proven(evidence, Symptom::Emptied) == Some(Cause::FilesystemReplaced) => {
+            Sentinels::Replaced(words::with_why(words::gone_since(report.sentinels.len()), evidence))
+        }
         // A handle of this superblock leads to another file: what the size cannot prove, the kernel saw.
         _ if evidence.passive.fileid_changed => Sentinels::Replaced(words::fileid_changed(report.sentinels.len())),
         _ => Sentinels::Maybe,

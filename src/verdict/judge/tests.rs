@@ -339,6 +339,27 @@ fn the_same_size_after_a_reconnect_is_a_finding_that_lasts_a_day() {
 }
 
 #[test]
+fn of_one_size_a_filesystem_is_replaced_when_its_server_or_our_own_directory_says_so() {
+    let same_size = replaced(4, 1 << 30);
+    let verdict = |evidence: &Evidence| judge(&after_good(&nfs(Mode::Hard)), evidence, &tuning()).verdict;
+    let proven = Evidence { examined: examined(Symptom::Emptied, Cause::FilesystemReplaced), ..same_size.clone() };
+    assert_eq!((verdict(&proven).state, verdict(&proven).cause), (State::Lost, Some(Cause::FilesystemReplaced)));
+    // Said of another symptom it proves nothing here.
+    let other = Evidence { examined: examined(Symptom::Hung, Cause::FilesystemReplaced), ..same_size.clone() };
+    assert_eq!(verdict(&other).state, State::Healthy);
+
+    let with_ours = |connects: u64| {
+        let mut evidence = replaced(connects, 1 << 30);
+        let Observation::Report(report) = &mut evidence.observation else { unreachable!() };
+        report.own_gone = true;
+        evidence
+    };
+    assert_eq!(verdict(&with_ours(4)).state, State::Lost);
+    assert!(verdict(&with_ours(4)).evidence.contains("our own directory"));
+    assert_eq!(verdict(&with_ours(2)).state, State::Healthy, "the client never reconnected: somebody deleted it all");
+}
+
+#[test]
 fn without_counters_a_replacement_is_neither_proven_nor_excluded() {
     let evidence = Evidence { transport: None, ..replaced(4, 1 << 31) };
     let judgement = judge(&after_good(&nfs(Mode::Hard)), &evidence, &tuning());

@@ -153,15 +153,20 @@ pub(super) fn forced() -> String {
     "the call was aborted (errno 512): somebody forced an unmount of this superblock".to_owned()
 }
 
+pub(super) fn gone_since(count: usize) -> String {
+    format!("{} gone since the client reconnected", entries(count))
+}
+
+pub(super) fn canary_gone_too(count: usize) -> String {
+    format!("{}, and our own directory with the canary too", gone_since(count))
+}
+
 pub(super) fn replaced(count: usize, before: u64, now: u64) -> String {
-    format!("{} gone since the client reconnected, and the size went from {before} to {now} bytes", entries(count))
+    format!("{}, and the size went from {before} to {now} bytes", gone_since(count))
 }
 
 pub(super) fn fileid_changed(count: usize) -> String {
-    format!(
-        "{} gone since the client reconnected, and the kernel logged that a file became another one",
-        entries(count)
-    )
+    format!("{}, and the kernel logged that a file became another one", gone_since(count))
 }
 
 fn entries(count: usize) -> String {

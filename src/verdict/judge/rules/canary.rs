@@ -3,6 +3,7 @@
 use super::{Cause, Evidence, Look, State, Tuning, hard, no_answer, words};
 use crate::mounts::Kind;
 use crate::probe::StepResult;
+use crate::server::conclude::Symptom;
 use crate::verdict::{CanaryOutcome, CanaryView};
 
 /// What differs, or fails with an error that has no rule, counts when so many canaries in a row said so.
@@ -14,7 +15,7 @@ pub(super) fn look(evidence: &Evidence, tuning: &Tuning) -> Option<Look> {
         // A late write is none that was lost.
         CanaryOutcome::Good | CanaryOutcome::Late => None,
         CanaryOutcome::Blocked(blocked) if blocked.is_evidence() => {
-            Some(hard(State::Hung, Some(hung_cause(evidence)), words::canary_blocked(blocked)))
+            Some(hung(evidence, words::canary_blocked(blocked)))
         }
         CanaryOutcome::Blocked(_) => None,
         CanaryOutcome::Differs => (view.rounds >= AGREE)
@@ -23,19 +24,29 @@ pub(super) fn look(evidence: &Evidence, tuning: &Tuning) -> Option<Look> {
     }
 }
 
-/// The mount was just read from: the connection is there, so what does not answer is behind it.
-fn hung_cause(evidence: &Evidence) -> Cause {
-    match evidence.server.as_ref().and_then(|server| server.cause) {
-        Some(cause) => cause,
-        None if evidence.facts.kind == Some(Kind::Fuse) => Cause::DaemonStuck,
-        None if evidence.facts.is_nfs() => Cause::ServerUnresponsive,
-        None => Cause::Unknown,
+/// The mount was just read from, and what is written does not come to an end.
+fn hung(evidence: &Evidence, said: String) -> Look {
+    let cause = match evidence.facts.kind {
+        Some(Kind::Fuse) => Cause::DaemonStuck,
+        Some(kind) if kind.is_nfs() => server_side(evidence),
+        _ => Cause::Unknown,
+    };
+    hard(State::Hung, Some(cause), words::with_why(said, evidence))
+}
+
+/// Writes wait for a server in its grace period, and reads do not. Where it was asked and says that all is well, what does
+/// not answer lies behind it: its disk, as a rule.
+fn server_side(evidence: &Evidence) -> Cause {
+    let pulse = evidence.server.as_ref().and_then(|server| server.cause);
+    match evidence.examined.as_ref().filter(|examined| examined.symptom == Symptom::Hung) {
+        Some(examined) => examined.cause.or(pulse).unwrap_or(Cause::ServerUnresponsive),
+        None => pulse.unwrap_or(Cause::Unknown),
     }
 }
 
 fn failure(evidence: &Evidence, tuning: &Tuning, view: &CanaryView, failed: &StepResult, errno: i32) -> Option<Look> {
-    if let Some(look) = no_answer(evidence, tuning, failed, errno) {
-        return Some(look);
+    if no_answer(evidence, tuning, failed, errno).is_some() {
+        return Some(hung(evidence, words::canary_failed(failed, errno)));
     }
     let facts = &evidence.facts;
     let (state, cause) = match errno {

@@ -1,7 +1,7 @@
 //! What canaries prove, and what they do not.
 
 use super::*;
-use crate::verdict::{CanaryOutcome, CanaryView};
+use crate::verdict::{CanaryOutcome, CanaryView, Examined};
 
 fn view(outcome: CanaryOutcome, rounds: u32) -> CanaryView {
     CanaryView { outcome, rounds, as_root: true, space: None }
@@ -87,7 +87,9 @@ fn an_odd_error_has_to_come_twice() {
 #[test]
 fn a_write_that_does_not_return_while_reads_do_is_the_servers_silence() {
     let stuck = Blocked { step: Some(Step::CanaryCommit), ..blocked() };
-    let evidence = with(nfs(Mode::Hard), view(CanaryOutcome::Blocked(stuck.clone()), 1));
+    let mut evidence = with(nfs(Mode::Hard), view(CanaryOutcome::Blocked(stuck.clone()), 1));
+    assert_eq!(verdict_of(&evidence), (State::Hung, Some(Cause::Unknown)), "its server was not asked yet");
+    evidence.examined = Some(Examined { symptom: Symptom::Hung, cause: None, why: None });
     let verdict = judge(&after_good(&evidence.facts), &evidence, &tuning()).verdict;
     assert_eq!((verdict.state, verdict.cause), (State::Hung, Some(Cause::ServerUnresponsive)));
     assert!(verdict.evidence.contains("committing the canary") && verdict.evidence.contains("reads are answered"));
@@ -102,7 +104,19 @@ fn a_write_that_does_not_return_while_reads_do_is_the_servers_silence() {
 #[test]
 fn a_soft_mount_that_gives_a_write_up_hangs() {
     let gave_up = CanaryOutcome::Failed(step(Step::CanaryOpen, Some(libc::EIO), 6000 * MILLI));
-    assert_eq!(verdict_of(&with(nfs(Mode::Soft), view(gave_up, 1))).0, State::Hung);
+    let mut evidence = with(nfs(Mode::Soft), view(gave_up, 1));
+    assert_eq!(verdict_of(&evidence), (State::Hung, Some(Cause::Unknown)));
+    evidence.examined = Some(Examined { symptom: Symptom::Hung, cause: None, why: None });
+    assert_eq!(verdict_of(&evidence), (State::Hung, Some(Cause::ServerUnresponsive)));
+}
+
+/// Reads are answered in the grace period and opens for writing are not: that is no broken disk.
+#[test]
+fn a_write_that_waits_for_the_end_of_the_grace_period_has_a_recovering_server() {
+    let stuck = Blocked { step: Some(Step::CanaryOpen), ..blocked() };
+    let mut evidence = with(nfs(Mode::Hard), view(CanaryOutcome::Blocked(stuck), 1));
+    evidence.examined = examined(Symptom::Hung, Cause::ServerRecovering);
+    assert_eq!(verdict_of(&evidence), (State::Hung, Some(Cause::ServerRecovering)));
 }
 
 #[test]

@@ -1,0 +1,98 @@
+use super::*;
+use crate::server::nfs::{Attributes, Fsid};
+
+const NOW: Now = Duration::from_secs(1000);
+
+fn root(fsid: u64) -> Attributes {
+    Attributes { directory: true, fileid: 2, fsid: Fsid(fsid, 0), links: None, created: None }
+}
+
+/// The server answers for the root.
+fn answered(fsid: u64) -> Examination {
+    let well = |micros| Check { answer: Ok(()), micros };
+    Examination {
+        version: Some(crate::server::NfsVersion::V4),
+        fileid: Some(2),
+        connect: Some(well(10)),
+        v4: Some(well(10)),
+        root: Some(Check { answer: Ok(root(fsid)), micros: 10 }),
+        ..Examination::default()
+    }
+}
+
+fn report(symptom: Symptom, examination: Examination, moved: Option<&'static str>) -> Report {
+    Report { symptom: Some(symptom), examination, moved }
+}
+
+fn seen(symptom: Symptom) -> Seen {
+    Seen { root_hangs: symptom == Symptom::Hung, ..Seen::new(symptom) }
+}
+
+#[test]
+fn a_client_is_stuck_after_two_answers_half_a_minute_apart_and_a_probe_that_hung_in_between() {
+    let mut inquiry = Inquiry::default();
+    let mut ask = |at: Now, looked: Option<Now>| {
+        inquiry
+            .conclude(Symptom::Hung, &report(Symptom::Hung, answered(5), None), seen(Symptom::Hung), looked, at)
+            .cause
+    };
+    assert_eq!(ask(NOW, Some(NOW)), None);
+    assert_eq!(ask(NOW + Duration::from_secs(10), Some(NOW + Duration::from_secs(5))), None, "too soon");
+    let later = NOW + STUCK_APART;
+    assert_eq!(ask(later, Some(NOW.saturating_sub(Duration::from_secs(1)))), None, "not tried since the first answer");
+    assert_eq!(ask(later, None), None);
+    assert_eq!(ask(later, Some(NOW + Duration::from_secs(20))), Some(Cause::ClientStuck));
+}
+
+#[test]
+fn an_answer_that_fails_to_come_begins_the_count_anew() {
+    let mut inquiry = Inquiry::default();
+    let dead = Examination {
+        connect: Some(Check { answer: Err(crate::server::Failure::Timeout), micros: 1 }),
+        ..Examination::default()
+    };
+    let hung = |examination| report(Symptom::Hung, examination, None);
+    let late = NOW + STUCK_APART;
+    inquiry.conclude(Symptom::Hung, &hung(answered(5)), seen(Symptom::Hung), Some(NOW), NOW);
+    inquiry.conclude(Symptom::Hung, &hung(dead), seen(Symptom::Hung), Some(NOW), NOW + Duration::from_secs(10));
+    let last = inquiry.conclude(Symptom::Hung, &hung(answered(5)), seen(Symptom::Hung), Some(late), late);
+    assert_eq!(last.cause, None);
+}
+
+#[test]
+fn what_proves_that_the_server_moved_comes_before_the_silence_of_its_old_address() {
+    let silent = crate::server::Failure::Connect(crate::server::Connect::Timeout);
+    let old = Examination { connect: Some(Check { answer: Err(silent), micros: 1 }), ..Examination::default() };
+    let mut inquiry = Inquiry::default();
+    let mut conclude = |moved| {
+        let report = report(Symptom::Hung, old.clone(), moved);
+        inquiry.conclude(Symptom::Hung, &report, seen(Symptom::Hung), Some(NOW), NOW)
+    };
+    assert_eq!(conclude(None).cause, Some(Cause::ServerUnreachable));
+    let moved = conclude(Some("it answers there"));
+    assert_eq!((moved.cause, moved.why.as_deref()), (Some(Cause::AddressChanged), Some("it answers there")));
+}
+
+#[test]
+fn at_a_new_address_only_the_mounts_own_root_is_an_answer() {
+    assert!(answers_for_root(&answered(5)));
+    let another = Examination { fileid: Some(7), ..answered(5) };
+    assert!(!answers_for_root(&another), "another directory has the handle there");
+    let unknown = Examination { fileid: None, ..answered(5) };
+    assert!(!answers_for_root(&unknown));
+    let deleted = Attributes { links: Some(0), ..root(5) };
+    assert!(!answers_for_root(&Examination { root: Some(Check { answer: Ok(deleted), micros: 1 }), ..answered(5) }));
+}
+
+#[test]
+fn an_emptied_mount_is_compared_with_good_times() {
+    let emptied = |inquiry: &mut Inquiry, fsid| {
+        let report = report(Symptom::Emptied, answered(fsid), None);
+        inquiry.conclude(Symptom::Emptied, &report, seen(Symptom::Emptied), Some(NOW), NOW).cause
+    };
+    let mut inquiry = Inquiry::default();
+    assert_eq!(emptied(&mut inquiry, 6), None, "nothing to compare with");
+    inquiry.baseline = Some(Baseline { root: root(5), depth: None });
+    assert_eq!(emptied(&mut inquiry, 5), None, "people delete files");
+    assert_eq!(emptied(&mut inquiry, 6), Some(Cause::FilesystemReplaced));
+}
