@@ -81,13 +81,13 @@ const SETUPS: &[Setup] = &[
         "export-readonly" "readonly_export" "the export is read-only": "10.0.1.1:/", "" => "healthy:-";
         "export-readonly-path" "readonly_export" "the export is read-only": PATH, "" => "healthy:-";
     } },
-    Setup { name: "moved", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir BY_NAME=yes", cases: cases! {
-        "moved" "moved" "the server moved to another address": "nfs-server:/", "" => "healthy:-";
-        "moved-path" "moved" "the server moved to another address": PATH, "" => "dead:address_changed";
+    Setup { name: "moved", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir CLIENT=by_name", cases: cases! {
+        "moved" "address_changed" "the server moved to another address": "nfs-server:/", "" => "healthy:-";
+        "moved-path" "address_changed" "the server moved to another address": PATH, "" => "dead:address_changed";
     } },
-    Setup { name: "proxy", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir INSECURE=yes PROXY=yes", cases: cases! {
+    Setup { name: "proxy", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir INSECURE=yes CLIENT=proxy", cases: cases! {
         "proxy-well-path" "none" "EFS over TLS, all is well": PATH, "" => "healthy:-";
-        "proxy-killed-path" "proxy_killed" "the EFS proxy was killed": PATH, "" => "dead:proxy_dead";
+        "proxy-killed-path" "proxy_dead" "the EFS proxy was killed": PATH, "" => "dead:proxy_dead";
     } },
 ];
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::{self, Asked};
 use crate::matrix::{AgentStarts, Cell, Expected, Heals};
 use crate::surface::{self, Agent};
-use crate::watch::{Change, Watch, any_cause, matches_any, words};
+use crate::watch::{Causes, Change, Watch, any_cause, matches_any, words};
 
 /// Where the guest's scripts mount the export.
 const MOUNTPOINT: &str = "/mnt/cl";
@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<String>,
     /// Of them those that came while the fault was made and until it was known: what a detector is needed for.
     pub(crate) not_told: usize,
-    /// State and cause at the end of the detection.
+    /// State and cause at the end of the detection; the cause as it was when it was proven.
     pub(crate) seen_state: Option<State>,
     pub(crate) seen_cause: Option<Cause>,
     /// Guest uptime at which the fault was complete.
@@ -44,6 +44,8 @@ pub(crate) struct Outcome {
     /// From the complete fault to the verdict, and what was allowed.
     pub(crate) detection_seconds: Option<f64>,
     pub(crate) allowed_seconds: f64,
+    /// From the complete fault to the cause, where one is expected.
+    pub(crate) cause_seconds: Option<f64>,
     /// From the repair to the first good answer of the kernel, and from there to `healthy`.
     pub(crate) kernel_recovery_seconds: Option<f64>,
     pub(crate) healthy_again_seconds: Option<f64>,
@@ -103,6 +105,7 @@ impl Run {
         if self.count_not_told(&mut agent, before)? {
             return self.end_agent(agent);
         }
+        self.explain(Some(complete));
         if self.cell.hangs {
             self.while_dead()?;
             agent = self.restart_agent(agent)?;
@@ -121,8 +124,11 @@ impl Run {
         let complete = self.make_fault()?;
         let mut agent = self.meet_fault()?;
         self.detect(complete, &expect)?;
-        if !self.count_not_told(&mut agent, 0)? && self.cell.heals != Heals::No {
-            self.heal(&healthy)?;
+        if !self.count_not_told(&mut agent, 0)? {
+            self.explain(Some(complete));
+            if self.cell.heals != Heals::No {
+                self.heal(&healthy)?;
+            }
         }
         self.end_agent(agent)
     }
@@ -145,7 +151,7 @@ impl Run {
         let mut agent = Agent::start(&self.cell, &self.log)?;
         self.watch.phase("start", &[wanted, &[any_cause(State::Unknown)]], true);
         let begin = Instant::now();
-        while self.watch.until(wanted, Duration::from_secs(1)).is_none() {
+        while self.watch.until(wanted, Causes::MayBeUnknown, Duration::from_secs(1)).is_none() {
             if let Some(status) = agent.ended() {
                 bail!("the agent ended by itself, see agent.log: {status}");
             }
@@ -197,17 +203,48 @@ impl Run {
             self.watch.fail(format!("not known after {:.1} s", self.outcome.allowed_seconds));
         }
         self.outcome.detection_seconds = known;
-        self.watch.phase("while it lasts", &[&expect], false);
+        Ok(())
+    }
+
+    /// The state is known: its cause has to be proven too, in the time that is stated for it, and to stay so.
+    /// `complete`: when the fault was, for the agent that saw it come.
+    fn explain(&mut self, complete: Option<Instant>) {
+        let expect = self.cell.expect.clone();
+        let limit = self.seconds(self.cell.cause_within);
+        if expect.iter().all(|one| one.cause.is_some()) {
+            let not_yet = self.not_yet_explained();
+            self.watch.phase("until its cause is known", &[&expect, &not_yet], false);
+            let known = self.watch.until(&expect, Causes::Known, limit);
+            match (&known, complete) {
+                (Some(mount), Some(complete)) => {
+                    (self.outcome.seen_state, self.outcome.seen_cause) = (Some(mount.state), mount.cause);
+                    self.outcome.cause_seconds = Some(complete.elapsed().as_secs_f64());
+                }
+                (Some(_), None) => {}
+                (None, _) => {
+                    let wanted: Vec<String> = expect.iter().map(|one| words(one.state, one.cause)).collect();
+                    let wanted = wanted.join(" or ");
+                    self.watch.fail(format!("not explained as {wanted} within {:.1} s", limit.as_secs_f64()));
+                }
+            }
+        }
+        self.watch.phase_with_causes("while it lasts", &[&expect]);
         // Short where calls hang: TCP tries again ever less often, and the new agent looks at the same anyway.
         let more = if self.cell.hangs { self.cell.deadline } else { self.cell.interval + self.cell.deadline };
         self.watch.hold(self.seconds(more));
-        Ok(())
+    }
+
+    /// Of what may be said meanwhile the verdicts of the right state: a cause that is true, and not yet the whole truth.
+    fn not_yet_explained(&self) -> Vec<Expected> {
+        let state = |one: &Expected| self.cell.expect.iter().any(|wanted| wanted.state == one.state);
+        self.cell.transient.iter().filter(|one| one.cause.is_some() && state(one)).cloned().collect()
     }
 
     /// Seconds from the complete fault to the right verdict. A client whose connection broke while the server was away
     /// may have to wait before it reconnects; nobody can know more meanwhile, and the time allowed counts from then.
     fn wait_for_verdict(&mut self, complete: Instant, expect: &[Expected]) -> Result<Option<f64>> {
         let plain = self.cell.within + self.cell.slack;
+        let told = [expect, &self.not_yet_explained()].concat();
         self.outcome.allowed_seconds = plain;
         loop {
             let seen = self.watch.look();
@@ -219,7 +256,7 @@ impl Run {
                     self.outcome.allowed_seconds = now + plain;
                 }
             }
-            if seen.is_some_and(|mount| matches_any(expect, &mount)) {
+            if seen.is_some_and(|mount| matches_any(&told, &mount, Causes::MayBeUnknown)) {
                 return Ok(Some(now));
             }
             if now > self.outcome.allowed_seconds {
@@ -248,17 +285,21 @@ impl Run {
     /// Ends the agent and starts a new one, which meets a mount that is dead from the beginning.
     fn restart_agent(&mut self, agent: Agent) -> Result<Agent> {
         self.end_agent(agent)?;
-        self.meet_fault()
+        let agent = self.meet_fault()?;
+        self.explain(None);
+        Ok(agent)
     }
 
     /// Starts an agent that never saw the mount without its fault: it has to know as soon as one that did.
     fn meet_fault(&mut self) -> Result<Agent> {
         let expect = self.cell.expect.clone();
-        let at_first = [expect.as_slice(), &[any_cause(State::Unknown)]].concat();
+        let not_yet = self.not_yet_explained();
+        let at_first = [expect.as_slice(), &not_yet, &[any_cause(State::Unknown)]].concat();
         let agent = self.start_agent(&at_first, "the new agent does not list the mount")?;
         self.watch.phase("new agent", &[&at_first], false);
         let limit = self.cell.interval + self.cell.deadline + self.cell.slack;
-        if self.watch.until(&expect, self.seconds(limit)).is_none() {
+        let told = [expect.as_slice(), &not_yet].concat();
+        if self.watch.until(&told, Causes::MayBeUnknown, self.seconds(limit)).is_none() {
             self.watch.fail(format!("does not say what is expected of it within {limit:.1} s"));
         }
         Ok(agent)
@@ -275,7 +316,7 @@ impl Run {
         let recovered = self.wait_for_kernel(repaired)?;
         self.outcome.kernel_recovery_seconds = Some(recovered.duration_since(repaired).as_secs_f64());
         let limit = self.seconds(2.0 * self.cell.interval + self.cell.slack);
-        match self.watch.until(healthy, limit.saturating_sub(recovered.elapsed())) {
+        match self.watch.until(healthy, Causes::MayBeUnknown, limit.saturating_sub(recovered.elapsed())) {
             Some(_) => self.outcome.healthy_again_seconds = Some(recovered.elapsed().as_secs_f64()),
             None => self.watch.fail(format!("not healthy {:.1} s after the kernel recovered", limit.as_secs_f64())),
         }

@@ -75,3 +75,37 @@ pub(crate) fn tarpit(port: u16) -> Result<()> {
         std::thread::park();
     }
 }
+
+/// How much a user may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Limit {
+    /// What he has.
+    Full,
+    /// Anything.
+    Free,
+}
+
+/// `guest quota DEVICE USER LIMIT`: sets the hard limit of blocks by quotactl(2).
+#[expect(unsafe_code, reason = "no library in use has quotactl(2)")]
+pub(crate) fn quota(device: &Path, user: u32, limit: Limit) -> Result<()> {
+    // include/uapi/linux/quota.h: commands are shifted by eight bits, USRQUOTA is 0; limits count blocks of 1 KiB.
+    const SHIFT: i32 = 8;
+    const BLOCK: u64 = 1024;
+    let special = std::ffi::CString::new(device.as_os_str().as_encoded_bytes())?;
+    // SAFETY: a structure of integers, for which zero is a value.
+    let mut quota: libc::dqblk = unsafe { std::mem::zeroed() };
+    let mut call = |command: i32| -> Result<u64> {
+        // SAFETY: the path ends with a zero byte, and `quota` is what both commands take; both live across the call.
+        let done =
+            unsafe { libc::quotactl(command << SHIFT, special.as_ptr(), user.try_into()?, (&raw mut quota).cast()) };
+        anyhow::ensure!(done == 0, "quotactl of {}: {}", device.display(), std::io::Error::last_os_error());
+        let used = quota.dqb_curspace.div_ceil(BLOCK);
+        quota.dqb_bhardlimit = if limit == Limit::Full { used } else { 0 };
+        quota.dqb_valid = libc::QIF_BLIMITS;
+        Ok(used)
+    };
+    let used = call(libc::Q_GETQUOTA)?;
+    call(libc::Q_SETQUOTA)?;
+    println!("user {user} has {used} KiB and may have {limit:?}");
+    Ok(())
+}

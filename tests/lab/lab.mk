@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-blind lab-trials lab-nodes lab-story lab-releases lab-diagnose demo
+.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-story lab-releases lab-diagnose lab-says demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -14,6 +14,9 @@ lab-quick: build ## The part of the lab that catches the common breakage (5 minu
 	$(LAB) run --quick --jobs $(LAB_JOBS)
 	$(LAB) diagnoses --quick
 	$(LAB) story --only '^4.1-swap_dir_filled'
+
+lab-page: ## docs/detection.md from the results of the last runs
+	$(LAB) page
 
 lab-blind: build ## Every cell without each detector that it needs: it has to miss its fault
 	@tests/packages.sh lab
@@ -36,6 +39,10 @@ lab-releases: build ## Dead mounts of pods with stuck processes, let go on NFS v
 lab-nodes: build ## Two nodes whose canaries see each other, until one is cut off (2 minutes)
 	@tests/packages.sh lab
 	$(LAB) nodes
+
+lab-says: build ## What log, metrics, check and diagnose say about real faults (8 minutes); writes docs/what-it-says.md
+	@tests/packages.sh lab
+	$(LAB) says
 
 lab-diagnose: build ## What `mountwarden diagnose` says about real faults (5 minutes); writes docs/diagnose.md
 	@tests/packages.sh lab

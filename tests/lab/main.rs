@@ -19,10 +19,12 @@ mod kernel;
 mod machine;
 mod matrix;
 mod nodes;
+mod page;
 mod releases;
 mod report;
 mod rpcs;
 mod runner;
+mod says;
 mod story;
 mod surface;
 mod trials;
@@ -46,6 +48,10 @@ struct Lab {
 enum Command {
     /// Run cells of the matrix.
     Run(runner::Run),
+    /// Let the log, the metrics, `check` and `diagnose` say what they say of one fault after the other.
+    Says(says::Says),
+    /// Write docs/detection.md from the results of earlier runs.
+    Page(page::Page),
     /// Show the agent at work, on this terminal.
     Demo {
         /// The binary to show.
@@ -120,8 +126,14 @@ enum Guest {
     Await { mountpoint: String, state: String, limit: f64 },
     /// Waits until the agent says STATE about the node PEER.
     Peer { mountpoint: String, peer: String, state: String, limit: f64 },
+    /// Waits until the agent says STATE and CAUSE (`-`: none) about a mount.
+    Explained { mountpoint: String, state: String, cause: String, limit: f64 },
+    /// The series of a mount that say what is the matter with it.
+    Metrics { mountpoint: String },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
+    /// Lets USER of the filesystem on DEVICE have no more than he has (`full`), or anything (`free`).
+    Quota { device: PathBuf, user: u32, limit: kernel::Limit },
     /// Passes connections to PORT on to SERVER, as the proxy of an EFS mount does.
     Forward { port: u16, server: String },
     /// Ordinary deletes, renames and rewrites in DIRECTORY, as fast as possible.
@@ -143,8 +155,22 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 12] =
-    ["run", "demo", "story", "rpcs", "trials", "releases", "asks", "diagnoses", "guest", "help", "--help", "nodes"];
+const COMMANDS: [&str; 14] = [
+    "run",
+    "says",
+    "page",
+    "demo",
+    "story",
+    "rpcs",
+    "trials",
+    "releases",
+    "asks",
+    "diagnoses",
+    "guest",
+    "help",
+    "--help",
+    "nodes",
+];
 
 fn main() -> ExitCode {
     // Workers start from the program that has the pool: here this one.
@@ -175,6 +201,8 @@ impl Command {
                 return Ok(nodes::wait_for(&mountpoint, &peer, &state, limit));
             }
             Command::Run(options) => return runner::run(&options),
+            Command::Says(options) => return says::run(&options),
+            Command::Page(options) => return page::write(&options),
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Trials { agent } => return trials::run(&agent),
@@ -195,6 +223,11 @@ impl Command {
             Command::Guest(Guest::Await { mountpoint, state, limit }) => {
                 return Ok(watch::wait_for(&mountpoint, &state, limit));
             }
+            Command::Guest(Guest::Explained { mountpoint, state, cause, limit }) => {
+                return Ok(says::explained(&mountpoint, &state, &cause, limit));
+            }
+            Command::Guest(Guest::Metrics { mountpoint }) => says::metrics(&mountpoint)?,
+            Command::Guest(Guest::Quota { device, user, limit }) => kernel::quota(&device, user, limit)?,
             Command::Guest(Guest::Tarpit { port }) => kernel::tarpit(port)?,
             Command::Guest(Guest::Churn { directory, rounds }) => churn::run(&directory, rounds)?,
             Command::Guest(Guest::Trial { when, mountpoint, root }) => trials::trial(&when, &mountpoint, root)?,

@@ -21,6 +21,8 @@ pub(crate) struct Matrix {
     options: String,
     /// What detection may take beyond the formula.
     slack: f64,
+    /// What the cause may take, counted from the state.
+    cause_within: f64,
     rows: Vec<Row>,
 }
 
@@ -28,6 +30,7 @@ pub(crate) struct Matrix {
 #[serde(deny_unknown_fields)]
 struct Row {
     name: String,
+    what: String,
     fault: Option<String>,
     #[serde(default)]
     after_probe: bool,
@@ -43,6 +46,7 @@ struct Row {
     expect: Vec<Expected>,
     within: Option<Within>,
     watch: Option<f64>,
+    cause_within: Option<f64>,
     #[serde(default)]
     transient: Vec<Expected>,
     heals: Heals,
@@ -55,6 +59,8 @@ struct Row {
     backing: Backing,
     #[serde(default)]
     layout: Layout,
+    #[serde(default)]
+    client: Client,
     #[serde(default)]
     server: Server,
     #[serde(default = "root")]
@@ -83,7 +89,7 @@ fn root() -> String {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expected {
     pub(crate) state: State,
-    /// Right beside `unknown`; without one any cause will do.
+    /// Has to be proven in the end (`cause_within`), and is never another one; without one any cause will do.
     pub(crate) cause: Option<Cause>,
     /// Has to stand among the findings.
     pub(crate) finding: Option<Finding>,
@@ -127,6 +133,7 @@ enum Backing {
     Tmpfs,
     Dir,
     Ext4,
+    Quota,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -135,6 +142,17 @@ enum Layout {
     #[default]
     Alone,
     Beside,
+}
+
+/// How the client comes to the server.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Client {
+    #[default]
+    Direct,
+    ByName,
+    /// Through a program on its own host, as EFS over TLS does.
+    Proxy,
 }
 
 /// Where the server runs.
@@ -154,6 +172,8 @@ pub(crate) struct Cell {
     /// `fault-version-mode`, unique.
     pub(crate) name: String,
     pub(crate) row: String,
+    /// What happened, in words.
+    pub(crate) what: String,
     pub(crate) fault: String,
     pub(crate) after_probe: bool,
     pub(crate) agent: AgentStarts,
@@ -165,6 +185,8 @@ pub(crate) struct Cell {
     pub(crate) within: f64,
     /// Seconds for which nothing but the expected verdicts may be seen; 0 with `within`.
     pub(crate) watch: f64,
+    /// Seconds from the state until its cause has to be there.
+    pub(crate) cause_within: f64,
     pub(crate) heals: Heals,
     pub(crate) server: Server,
     pub(crate) hangs: bool,
@@ -198,7 +220,7 @@ impl Cell {
 
     /// Wall-clock limit of the guest: everything a correct cell does, on a machine that is three times too slow.
     pub(crate) fn time_limit(&self) -> std::time::Duration {
-        std::time::Duration::from_secs_f64(150.0 + 1.2 * self.watch)
+        std::time::Duration::from_secs_f64(150.0 + 1.2 * self.watch + 2.0 * self.cause_within)
     }
 }
 
@@ -240,6 +262,7 @@ impl Matrix {
         Ok(Cell {
             name: format!("{}-{variant}", row.name),
             row: row.name.clone(),
+            what: row.what.clone(),
             fault: row.fault.clone().unwrap_or_else(|| row.name.clone()),
             after_probe: row.after_probe,
             agent: row.agent,
@@ -249,6 +272,7 @@ impl Matrix {
             transient: row.transient.clone(),
             within,
             watch: row.watch.unwrap_or(0.0),
+            cause_within: row.cause_within.unwrap_or(self.cause_within),
             heals: row.heals,
             server: row.server,
             hangs: row.hangs,
@@ -271,6 +295,7 @@ impl Matrix {
             Backing::Tmpfs => "tmpfs",
             Backing::Dir => "dir",
             Backing::Ext4 => "ext4",
+            Backing::Quota => "quota",
         };
         let layout = match row.layout {
             Layout::Alone => "alone",
@@ -280,10 +305,15 @@ impl Matrix {
             Server::Namespace => "namespace",
             Server::Machine => "machine",
         };
+        let client = match row.client {
+            Client::Direct => "direct",
+            Client::ByName => "by_name",
+            Client::Proxy => "proxy",
+        };
         let options = row.options.as_ref().unwrap_or(&self.options);
         let lease = row.lease.map(|seconds| seconds.to_string()).unwrap_or_default();
         format!(
-            "VERS={version}\nMODE={mode}\nOPTIONS={options}\nBACKING={backing}\nLAYOUT={layout}\nSUBPATH={}\nLEASE={lease}\nSERVER={server}\n",
+            "VERS={version}\nMODE={mode}\nOPTIONS={options}\nBACKING={backing}\nLAYOUT={layout}\nSUBPATH={}\nLEASE={lease}\nSERVER={server}\nCLIENT={client}\n",
             row.subpath
         )
     }

@@ -135,6 +135,11 @@ pub(crate) fn scrape() -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
+/// The text of `/metrics`.
+pub(crate) fn metrics() -> Result<String> {
+    Ok(String::from_utf8_lossy(&get(METRICS, "/metrics")?).into_owned())
+}
+
 /// Body of a 200 answer. HTTP/1.0, so that it is neither chunked nor kept alive.
 fn get(address: &str, path: &str) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address.parse()?, HTTP_TIMEOUT)?;

@@ -28,12 +28,23 @@ pub(crate) struct Change {
     evidence: String,
 }
 
+/// What is held of the causes, beside that a wrong one is wrong at any moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Causes {
+    /// The state is told before its cause is proven: servers are asked only when something needs explaining.
+    MayBeUnknown,
+    /// Where a cause is expected it has to be there.
+    Known,
+}
+
 /// The whole history of one cell.
 pub(crate) struct Watch {
     begin: Instant,
     mountpoint: &'static str,
     phase: &'static str,
     allowed: Vec<Expected>,
+    /// Whether a cause may still be unknown.
+    causes: Causes,
     /// The mount may be missing from the list just now.
     may_miss: bool,
     pub(crate) timeline: Vec<Change>,
@@ -47,17 +58,25 @@ impl Watch {
             mountpoint,
             phase: "start",
             allowed: Vec::new(),
+            causes: Causes::MayBeUnknown,
             may_miss: true,
             timeline: Vec::new(),
             failures: Vec::new(),
         }
     }
 
-    /// From now on anything but `allowed` is a failure.
+    /// From now on anything but `allowed` is a failure, unknown causes excepted.
     pub(crate) fn phase(&mut self, name: &'static str, allowed: &[&[Expected]], may_miss: bool) {
         self.phase = name;
         self.allowed = allowed.concat();
+        self.causes = Causes::MayBeUnknown;
         self.may_miss = may_miss;
+    }
+
+    /// From now on anything but `allowed` is a failure, also a cause that is not known any more.
+    pub(crate) fn phase_with_causes(&mut self, name: &'static str, allowed: &[&[Expected]]) {
+        self.phase(name, allowed, false);
+        self.causes = Causes::Known;
     }
 
     pub(crate) fn fail(&mut self, what: impl Into<String>) {
@@ -77,7 +96,7 @@ impl Watch {
         self.record(seen.as_ref());
         match &seen {
             None if !self.may_miss => self.fail("the agent does not show the mount"),
-            Some(mount) if !matches_any(&self.allowed, mount) => {
+            Some(mount) if !matches_any(&self.allowed, mount, self.causes) => {
                 self.fail(format!("{} is wrong here: {}", words(mount.state, mount.cause), mount.evidence));
             }
             _ => {}
@@ -87,10 +106,10 @@ impl Watch {
     }
 
     /// Looks until a verdict is one of `wanted`, at most for `limit`.
-    pub(crate) fn until(&mut self, wanted: &[Expected], limit: Duration) -> Option<MountStatus> {
+    pub(crate) fn until(&mut self, wanted: &[Expected], causes: Causes, limit: Duration) -> Option<MountStatus> {
         let begin = Instant::now();
         while begin.elapsed() < limit {
-            if let Some(mount) = self.look().filter(|mount| matches_any(wanted, mount)) {
+            if let Some(mount) = self.look().filter(|mount| matches_any(wanted, mount, causes)) {
                 return Some(mount);
             }
         }
@@ -168,14 +187,15 @@ pub(crate) fn words(state: State, cause: Option<Cause>) -> String {
     cause.map_or_else(|| state.to_string(), |cause| format!("{state}/{cause}"))
 }
 
-pub(crate) fn matches_any(expected: &[Expected], mount: &MountStatus) -> bool {
-    expected.iter().any(|one| matches(one, mount))
+pub(crate) fn matches_any(expected: &[Expected], mount: &MountStatus, causes: Causes) -> bool {
+    expected.iter().any(|one| matches(one, mount, causes))
 }
 
-fn matches(expected: &Expected, mount: &MountStatus) -> bool {
+fn matches(expected: &Expected, mount: &MountStatus, causes: Causes) -> bool {
     let cause = match (expected.cause, mount.cause) {
-        (None, _) | (_, None | Some(Cause::Unknown)) => true,
-        (Some(wanted), Some(seen)) => wanted == seen,
+        (None, _) => true,
+        (Some(_), None | Some(Cause::Unknown)) if causes == Causes::MayBeUnknown => true,
+        (wanted, seen) => wanted == seen,
     };
     let finding = expected.finding.is_none_or(|wanted| mount.findings.contains(&wanted));
     let says = expected.says.as_ref().is_none_or(|words| mount.evidence.contains(words));

@@ -4,6 +4,8 @@
 exec >/run/out/guest.log 2>&1
 load_modules nfsv4 nfsd veth sch_netem
 if [ "$VERS" = 3 ]; then load_modules nfsv3; fi
+kernel_ports
+if [ "${CLIENT:-direct}" != direct ]; then names_up; fi
 if [ "$SERVER" = machine ]; then
   net_plug 10.0.1.2
 else

@@ -30,6 +30,42 @@ restore_path() {
   tc qdisc del dev v1 root
 }
 
+# Silence for the kernel's own connections alone: what the server answers to their ports is lost, what it answers to others'
+# is not.
+stick_client() { ip -n srv rule add pref 0 to 10.0.1.2 ipproto tcp dport $KERNEL_PORTS blackhole; }
+let_client_go() { ip -n srv rule del pref 0 to 10.0.1.2 ipproto tcp dport $KERNEL_PORTS; }
+
+# move_server FROM TO: the server has another address, and its name leads there.
+move_server() {
+  ip -n srv addr add "$2/24" dev s1
+  ip -n srv addr del "$1/24" dev s1
+  # With the first address of a network the kernel may take away the others.
+  ip -n srv addr show dev s1 | grep -q "$2/" || ip -n srv addr add "$2/24" dev s1
+  ip neigh replace "$2" lladdr 02:00:00:00:01:01 nud permanent dev v1
+  hosts "$2"
+}
+
+# A client that does not come back after the server's restart: the server waits for it for the whole grace period. It has a
+# network and a host name of its own, or the server would take it for the other one.
+client_stays_away() {
+  ip netns add away
+  ip link add v2 netns away type veth peer name s2 netns srv
+  ip -n away addr add 10.0.2.2/24 dev v2
+  ip -n away link set v2 up
+  ip -n srv addr add 10.0.2.1/24 dev s2
+  ip -n srv link set s2 up
+  export VERS MODE OPTIONS SUBPATH
+  nsenter --net=/run/netns/away unshare --uts --mount bash -c '
+    . /run/lab/guest/lib.sh
+    echo away >/proc/sys/kernel/hostname
+    umount /mnt/cl
+    SRV=10.0.2.1 client_mount && exec 3>>$MNT/d/held && touch /run/away.mounted && exec sleep infinity' \
+    </dev/null >/run/away.log 2>&1 &
+  until [ -e /run/away.mounted ]; do sleep 0.05; done
+  ip -n srv link set s2 down
+}
+in_grace() { [ "$(cat /proc/fs/nfsd/v4_end_grace)" = N ]; }
+
 # The directory goes while a process has it as its working directory.
 remove_under_a_process() {
   (cd $EXP/d && exec sleep infinity) &
@@ -85,6 +121,15 @@ fault() {
     # nfsd runs but cannot ask anybody who may use which export.
     mountd_stopped) kill -STOP "$(pidof rpc.mountd)"; in_srv exportfs -f ;;
     machine_frozen) ask_host freeze ;;
+    port_dropped) ip -n srv rule add pref 0 to 10.0.1.2 ipproto tcp sport 2049 blackhole ;;
+    name_gone) hosts ;;
+    client_stuck) stick_client ;;
+    address_changed) move_server 10.0.1.1 10.0.1.7 ;;
+    # Its state file stays: only its own watchdog would take it away.
+    proxy_dead) kill -9 "$(cat /run/proxy.pid)" ;;
+    grace) client_stays_away; server_stop; server_start; in_grace ;;
+    # What the user has is all that he may have from now on.
+    quota) /run/runner guest quota /dev/loop0 1000 full ;;
     swap_dir) swap_export other_directory ;;
     swap_dir_filled) swap_export other_directory_filled ;;
     swap_tmpfs) swap_export other_filesystem ;;
@@ -99,6 +144,8 @@ fault() {
     full_of_inodes) use_up_inodes ;;
     freeze) fsfreeze -f $EXP ;;
     export_ro) export_as "ro,no_root_squash" ;;
+    # Only privileged ports may ask, as everywhere that nobody says otherwise.
+    readonly_export) in_srv exportfs -o "${EXPORT_OPTIONS/rw,/ro,},fsid=0" "*:$EXP" ;;
     # Nobody but root may write there, and root is nobody on the server now.
     squash) chmod 755 $EXP; export_as "rw,root_squash" ;;
     squash_all) chmod 755 $EXP; export_as "rw,all_squash" ;;
@@ -122,6 +169,13 @@ heal() {
     process_stopped) kill "$(cat /run/tarpit.pid)"; wait_port_free; server_start ;;
     mountd_stopped) kill -CONT "$(pidof rpc.mountd)" ;;
     machine_frozen) ask_host thaw ;;
+    port_dropped) ip -n srv rule del pref 0 to 10.0.1.2 ipproto tcp sport 2049 ;;
+    name_gone) hosts 10.0.1.1 ;;
+    client_stuck) let_client_go ;;
+    address_changed) move_server 10.0.1.7 10.0.1.1 ;;
+    proxy_dead) proxy_start ;;
+    grace) echo Y >/proc/fs/nfsd/v4_end_grace ;;
+    quota) /run/runner guest quota /dev/loop0 1000 free ;;
     unexport | unexport_beside) exports_up ;;
     swap_*) client_remount ;;
     rmsub) mkdir $EXP/d; client_remount ;;
@@ -131,7 +185,7 @@ heal() {
     full | full_of_inodes) rm -rf $EXP/d/filler ;;
     clock_drop) clock_by -43200; a_round; restore_path ;;
     freeze) fsfreeze -u $EXP ;;
-    export_ro) exports_up ;;
+    export_ro | readonly_export) exports_up ;;
     squash | squash_all | squash_owned) chmod 777 $EXP; exports_up ;;
     *) say "no way to heal $1"; return 1 ;;
   esac

@@ -9,6 +9,9 @@ EXP=/mnt/exp            # what the server exports; the root of the NFSv4 tree (f
 STORE=/mnt/store        # where directories and images that back the export lie
 MNT=/mnt/cl             # where the client mounts it
 EXPORT_OPTIONS=rw,no_root_squash,insecure,no_subtree_check
+EFS=fs-0123456789abcdef0 # what is mounted through a local proxy, and the proxy's port
+PROXY_PORT=20173
+KERNEL_PORTS=600-640    # from where the kernel's client comes; nobody else takes these
 
 uptime_now() { local now rest; read -r now rest </proc/uptime; echo "$now"; }
 say() { echo "[$(uptime_now)] $*"; }
@@ -40,6 +43,12 @@ neigh replace 10.0.1.2 lladdr 02:00:00:00:01:02 nud permanent dev s1
 IP
 }
 
+# kernel_ports: from NFSv4.1 on the kernel comes back from another port than before.
+kernel_ports() {
+  echo "${KERNEL_PORTS%-*}" >/proc/sys/sunrpc/min_resvport
+  echo "${KERNEL_PORTS#*-}" >/proc/sys/sunrpc/max_resvport
+}
+
 # net_plug ADDRESS: the cable to another guest instead.
 net_plug() {
   ip -batch - <<IP
@@ -49,10 +58,25 @@ link set eth0 up
 IP
 }
 
+# hosts [ADDRESS]: where the server's names lead; nowhere without one.
+hosts() {
+  echo "127.0.0.1 localhost" >/run/hosts
+  if [ $# -gt 0 ]; then echo "$1 nfs-server $EFS.efs.eu-west-1.amazonaws.com" >>/run/hosts; fi
+}
+
+# names_up: names are known by /etc/hosts alone. No resolver answers for others.
+names_up() {
+  hosts $SRV
+  mount --bind /run/hosts /etc/hosts
+  echo 'nameserver 127.0.0.1' >/run/resolv.conf
+  mount --bind /run/resolv.conf /etc/resolv.conf
+}
+
 # ---- what is exported ---------------------------------------------------------------------------------------------
 
 # backing KIND: puts a filesystem under $EXP.
 #   tmpfs  a filesystem of its own   dir  one directory of a larger one   ext4  an image on a loop device
+#   quota  the same, and users' quotas are kept
 backing() {
   mkdir -p $EXP $STORE
   case $1 in
@@ -64,13 +88,19 @@ backing() {
       mkdir $STORE/pad{1..8} $STORE/a
       mount --bind $STORE/a $EXP
       ;;
-    ext4)
+    ext4 | quota)
+      local features=^has_journal options=loop
       load_modules loop
+      if [ "$1" = quota ]; then
+        load_modules quota_v2
+        features+=,quota
+        options+=,usrquota
+      fi
       mount -t tmpfs -o size=40M store $STORE
       truncate -s 32M $STORE/img
-      mke2fs -q -t ext4 -F -O ^has_journal $STORE/img
+      mke2fs -q -t ext4 -F -O "$features" $STORE/img
       [ -b /dev/loop0 ] || mknod -m 600 /dev/loop0 b 7 0
-      mount -o loop $STORE/img $EXP
+      mount -o "$options" $STORE/img $EXP
       ;;
     *) say "no backing store named $1"; return 1 ;;
   esac
@@ -151,14 +181,35 @@ serve() {
 
 # ---- the client ---------------------------------------------------------------------------------------------------
 
-# client_mount: mounts $SUBPATH of the export with $VERS, $MODE and $OPTIONS at $MNT.
+# client_mount: mounts $SUBPATH of the export with $VERS, $MODE and $OPTIONS at $MNT, in the way of $CLIENT: `direct` by
+# the server's address, `by_name`, or `proxy`, as efs-utils mounts through a program of its own on this host.
 client_mount() {
+  local server=$SRV
   mkdir -p $MNT
+  case ${CLIENT:-direct} in
+    by_name) server=nfs-server ;;
+    proxy)
+      proxy_start
+      mount -t nfs4 -o "vers=$VERS,port=$PROXY_PORT,noresvport,$MODE,$OPTIONS" "127.0.0.1:$SUBPATH" $MNT
+      return
+      ;;
+  esac
   case $VERS in
     3) mount -t nfs -o "vers=3,nolock,proto=tcp,mountproto=tcp,mountport=20048,port=2049,$MODE,$OPTIONS" \
-         "$SRV:$EXP${SUBPATH%/}" $MNT ;;
-    *) mount -t nfs4 -o "vers=$VERS,$MODE,$OPTIONS" "$SRV:$SUBPATH" $MNT ;;
+         "$server:$EXP${SUBPATH%/}" $MNT ;;
+    *) mount -t nfs4 -o "vers=$VERS,$MODE,$OPTIONS" "$server:$SUBPATH" $MNT ;;
   esac
+}
+
+# proxy_start: what efs-utils leaves of a mount over TLS: the program, and the state file that names it.
+proxy_start() {
+  mkdir -p /run/efs /run/bin
+  ln -sf /run/runner /run/bin/efs-proxy
+  /run/bin/efs-proxy guest forward $PROXY_PORT $SRV:2049 >/run/proxy.log 2>&1 &
+  echo $! >/run/proxy.pid
+  until grep -q listening /run/proxy.log; do sleep 0.02; done
+  echo "{\"pid\": $(cat /run/proxy.pid), \"mountpoint\": \"$MNT\", \"region\": \"eu-west-1\"}" \
+    >/run/efs/$EFS."$(tr / . <<<"${MNT#/}")".$PROXY_PORT
 }
 
 # What an administrator does about a mount that will not come back.
