@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::api::{Failure, Kube, Patch};
+use super::api::{Failure, Kube, Object, Patch};
 use super::backoff::Backoff;
 use super::pace::Pace;
 use super::report::Wish;
@@ -21,6 +21,9 @@ const MAX_WAITING: usize = 512;
 
 /// Events that are remembered to be counted up.
 const MAX_SENT: usize = 1024;
+
+/// An Event that is turned away so often is given up: with the longest pauses between two that is five minutes.
+const MAX_REFUSED: u32 = 12;
 
 /// `reportingController` of our Events.
 const CONTROLLER: &str = "mountwarden.io/agent";
@@ -40,6 +43,8 @@ struct Waiting {
     wish: Wish,
     /// It was sent before, and no answer came: it may be there.
     tried: bool,
+    /// How often it was turned away in a way that may pass.
+    refused: u32,
 }
 
 struct Sent {
@@ -65,12 +70,12 @@ impl Outbox {
     /// Takes a wish in. An older one about the same that was not sent yet is replaced: what it said is in the newer one.
     pub(super) fn push(&mut self, wish: Wish) {
         if let Some(old) = self.waiting.iter_mut().find(|old| old.wish.topic == wish.topic) {
-            *old = Waiting { wish, tried: false };
+            *old = Waiting { wish, tried: false, refused: 0 };
             self.stats.dropped("superseded");
         } else if self.waiting.len() >= MAX_WAITING {
             self.stats.dropped("budget");
         } else {
-            self.waiting.push_back(Waiting { wish, tried: false });
+            self.waiting.push_back(Waiting { wish, tried: false, refused: 0 });
         }
         self.note_waiting();
     }
@@ -114,6 +119,19 @@ impl Outbox {
         }
         self.sent.insert((wish.topic.clone(), wish.reason), Sent { name, count, at: now });
         self.stats.sent(wish.reason);
+    }
+
+    /// It was turned away and its turn comes again after the others, up to [`MAX_REFUSED`] times.
+    fn again(&mut self, wish: &Wish) {
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.wish == *wish) else { return };
+        let Some(mut waiting) = self.waiting.remove(at) else { return };
+        waiting.refused += 1;
+        if waiting.refused < MAX_REFUSED {
+            self.waiting.push_back(waiting);
+        } else {
+            self.stats.dropped("refused");
+        }
+        self.note_waiting();
     }
 
     /// It will never be taken.
@@ -215,18 +233,37 @@ impl Sender {
                     continue;
                 }
                 (Err(failure), _) if is_final(&failure) => self.outbox.refuse(&wish),
+                (Err(failure), _) if matches!(failure.code(), Some(404 | 409)) => {
+                    if failure.is(404) && self.is_gone(&wish.about.namespace).await {
+                        self.outbox.refuse(&wish);
+                    } else {
+                        self.outbox.again(&wish);
+                        return Err(failure);
+                    }
+                }
                 (Err(failure), _) => return Err(failure),
             }
             return Ok(());
         }
     }
+
+    /// There is no such namespace, by the word of a server that knows others: one that answers 404 to everything (a proxy
+    /// before it, an API that is not served yet) knows nothing.
+    async fn is_gone(&self, namespace: &str) -> bool {
+        let there = |name: &str| {
+            let path = format!("/api/v1/namespaces/{name}");
+            async move { self.kube.get::<Object>("namespaces", &path).await }
+        };
+        let missing = there(namespace).await.is_err_and(|failure| failure.is(404));
+        missing && there("default").await.is_ok_and(|found| found.metadata.name == "default")
+    }
 }
 
-/// The namespace is gone or going, or the Event is not one: sending it again helps nobody.
+/// The namespace is going, or the Event is not one: sending it again helps nobody.
 fn is_final(failure: &Failure) -> bool {
     match failure {
         Failure::Refused { code: 403, message, .. } => message.contains("because it is being terminated"),
-        Failure::Refused { code, .. } => matches!(code, 400 | 404 | 409 | 413 | 422),
+        Failure::Refused { code, .. } => matches!(code, 400 | 413 | 422),
         _ => false,
     }
 }

@@ -121,6 +121,22 @@ fn an_event_that_nobody_can_take_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn an_event_whose_namespace_is_gone_is_given_up_and_one_whose_is_there_is_not() {
+    let bench = Bench::start(100);
+    bench.pods(1, "data");
+    bench.until("the names", |bench| bench.volume_known(0));
+    bench.server.fault_times(2, On::method("POST", "/events"), Fault::Status(404));
+    bench.show(&[dead("srv:/a", State::Hung, &[0], 1000.0)]);
+    bench.until("sent at the third try", |bench| bench.events("MountHung").len() == 1);
+    assert_eq!(bench.stats().events_dropped.get("refused"), None);
+    bench.server.fault(On::method("POST", "/events"), Fault::Status(404));
+    bench.server.fault(On::path("/namespaces/shop"), Fault::Status(404));
+    bench.show(&[dead("srv:/a", State::Stale, &[0], 2000.0)]);
+    bench.until("given up", |bench| bench.stats().events_dropped.get("refused") == Some(&1));
+    assert!(bench.server.asked_for("GET", "/namespaces/default").len() == 1, "the server was asked for one that is");
+}
+
+#[test]
 fn a_lost_answer_makes_no_second_event() {
     let bench = Bench::start(20);
     bench.pods(1, "data");

@@ -79,7 +79,21 @@ fn names_are_names_for_kubernetes_and_the_same_after_a_restart() {
 #[test]
 fn only_refusals_that_last_are_final() {
     let answer = |code, message| Failure::answer(code, "", message, None);
-    assert!(is_final(&answer(422, "")) && is_final(&answer(404, "")));
+    assert!(is_final(&answer(422, "")) && !is_final(&answer(404, "")));
     assert!(is_final(&answer(403, "unable to create new content in namespace x because it is being terminated")));
     assert!(!is_final(&answer(403, "cannot create")) && !is_final(&answer(429, "")) && !is_final(&Failure::Timeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_turned_away_lets_others_go_first_and_is_given_up_in_the_end() {
+    let mut outbox = outbox();
+    outbox.push(wish("a", "MountHung", 1.0));
+    outbox.push(wish("b", "MountHung", 1.0));
+    outbox.again(&wish("a", "MountHung", 1.0));
+    let order: Vec<&str> = outbox.waiting.iter().map(|waiting| waiting.wish.topic.as_str()).collect();
+    assert_eq!(order, ["b", "a"]);
+    for _ in 1..MAX_REFUSED {
+        outbox.again(&wish("a", "MountHung", 1.0));
+    }
+    assert_eq!((outbox.waiting.len(), outbox.stats.get().events_dropped["refused"]), (1, 1));
 }

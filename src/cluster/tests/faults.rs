@@ -29,12 +29,7 @@ fn illnesses() -> Vec<Illness> {
     vec![
         ill("401 on everything", "pods", |b| everywhere(b, Fault::Status(401))),
         ill("403 on everything", "pods", |b| everywhere(b, Fault::Status(403))),
-        // Not on Events: one that is answered with 404 has lost its namespace, and is given up.
-        ill("404 on all but Events", "pods", |b| {
-            for path in ["/pods", "/nodes", "nodemounts", "persistentvolume"] {
-                b.server.fault(On::path(path), Fault::Status(404));
-            }
-        }),
+        ill("404 on everything", "pods", |b| everywhere(b, Fault::Status(404))),
         ill("409 on writes", "node_mounts", |b| {
             for method in ["PUT", "PATCH"] {
                 b.server.fault(On::method(method, ""), Fault::Status(409));
