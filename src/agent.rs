@@ -13,6 +13,7 @@ mod judging;
 mod kernel_log;
 pub(crate) mod listen;
 mod lookup;
+mod pending;
 mod probing;
 mod publish;
 mod registry;

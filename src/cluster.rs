@@ -9,7 +9,7 @@
 //! | `connect`, `api` | the way to the API server: one request, one answer, no retry that nobody asked for |
 //! | `pods`, `api_pod`, `objects` | this node's pods (list and watch), their claims and volumes (when they are needed) |
 //! | `names` | both as the agent's loop uses them |
-//! | `uses`, `report` | which pod sits on what, and what is new about it (pure) |
+//! | `uses`, `report`, `waits` | which pod sits on what or waits for what, and what is new about it (pure) |
 //! | [`cleanup`] | removes what all of this leaves |
 //! | `events`, `condition`, `object` | Events, the Node's condition, [`node_mounts::NodeMounts`] |
 
@@ -32,6 +32,7 @@ mod run;
 mod stats;
 mod text;
 mod uses;
+mod waits;
 
 #[cfg(test)]
 mod tests;

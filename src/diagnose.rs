@@ -20,7 +20,7 @@ mod mount;
 pub mod options;
 pub mod processes;
 pub mod report;
-mod server;
+pub mod server;
 pub mod steps;
 pub mod subject;
 pub mod trials;

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | discover | [`mounts`] | own and PID 1's mountinfo |
 //! | attribute | [`pods`] | cgroups of processes; containers' mount tables, read by workers |
+//! | find who waits | [`pending`] | names and the mount table; `stat`, `wchan`, `stack` of `mount` processes |
 //! | probe | [`probe`], [`server`] | the mounts (in worker processes only), the servers' ports |
 //! | write, where told to | [`canary`] | nothing: records in, what other nodes say out; [`probe`] writes |
 //! | listen | [`passive`] | the kernel log; what the kernel says of transports and queues |
@@ -39,6 +40,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mounts;
 pub mod passive;
+pub mod pending;
 pub mod pods;
 pub mod probe;
 pub mod remedy;

@@ -50,6 +50,15 @@ pub struct Snapshot {
     /// Servers of NFS mounts, as they were last asked without a mount.
     #[serde(default)]
     pub servers: Vec<ServerStatus>,
+    /// Volumes that pods have waited for too long, longest first (at most 200).
+    #[serde(default)]
+    pub pending: Vec<PendingVolume>,
+    /// How many there are, the ones that are not listed too.
+    #[serde(default)]
+    pub pending_count: usize,
+    /// Mounts of the kubelet and of CSI drivers that hang, longest first, while a pod waits (at most 16).
+    #[serde(default)]
+    pub kubelet_mounts: Vec<KubeletMount>,
     /// autofs triggers: shown, never touched.
     pub autofs: Vec<AutofsTrigger>,
     /// How the agent itself does.
@@ -168,6 +177,56 @@ pub struct MountUser {
     pub sub_directory: Option<String>,
     /// The container may not write to it.
     pub read_only: bool,
+}
+
+/// A volume on the network that is not mounted, and a pod that does not start for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PendingVolume {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// The volume by the name in the pod's specification.
+    pub volume: String,
+    /// Its claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// The PersistentVolume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub persistent_volume: Option<String>,
+    /// What is to be mounted.
+    pub source: String,
+    /// Since when the pod waits, by the kubelet's clock.
+    pub since: UnixSeconds,
+    /// It is shown that the mount cannot be made now; false while nobody knows, or the server offers it.
+    pub blocked: bool,
+    /// Why, as far as it is proven.
+    pub cause: Option<Cause>,
+    /// What was seen, in words.
+    pub evidence: String,
+    /// What to do.
+    pub advice: String,
+    /// When the server was last asked.
+    pub checked: Option<UnixSeconds>,
+}
+
+/// A `mount` that waits in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KubeletMount {
+    /// Its process.
+    pub pid: i32,
+    /// Its name (`mount.nfs4`).
+    pub name: String,
+    /// Name of the process that started it (`kubelet`, a CSI driver).
+    pub by: String,
+    /// The kernel function that it waits in, where that may be read.
+    pub function: Option<String>,
+    /// How long it has been running, in seconds.
+    pub seconds: f64,
 }
 
 /// A mount's write canary.

@@ -12,6 +12,7 @@ use super::book::{Book, Turn};
 use super::canary::{self, Canaries};
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
+use super::pending::Pending;
 use super::registry::{Newcomer, Registry};
 use super::rescue::Rescues;
 use super::servers::{ServerKey, Servers};
@@ -24,6 +25,9 @@ use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
 use crate::mounts::{Dev, View};
+use crate::pending::Wanted;
+use crate::pending::book::Answer;
+use crate::pending::mounting::Mounting;
 use crate::pods::names::PodNames;
 use crate::probe::ProbeReport;
 use crate::probe::pool::{Limits, Outcome, Pool};
@@ -63,6 +67,10 @@ pub(super) enum Event {
     CanaryHome { outcome: Outcome },
     /// A trial mount of a dead target came to its end.
     Tried { id: TargetId, trial: Box<Result<TrialReport, String>> },
+    /// A server was asked what stands in the way of a mount that a pod waits for.
+    Offered { wanted: Box<Wanted>, answer: Box<Answer> },
+    /// The kubelet's mounts were looked for.
+    MountsScanned(Mounting),
     /// The configuration was read again.
     Reloaded(anyhow::Result<Box<Config>>),
 }
@@ -101,6 +109,7 @@ pub(super) struct Core {
     pub(super) rescues: Rescues,
     /// What the cluster calls this node's pods; empty without one.
     pub(super) names: Arc<PodNames>,
+    pub(super) pending_pods: Pending,
     pub(super) stats: AgentStats,
     pub(super) durations: BTreeMap<(String, &'static str), DurationHistogram>,
     /// Numbers changed since the last publication.
@@ -157,6 +166,7 @@ impl Core {
             efs: StateFiles::default(),
             rescues: Rescues::default(),
             names: Arc::default(),
+            pending_pods: Pending::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
             durations: BTreeMap::new(),
             changed: true,
@@ -251,6 +261,7 @@ impl Core {
         if !self.one_pass {
             self.read_signals(now);
             self.try_mounts(now);
+            self.look_for_waiting(now);
         }
     }
 
@@ -267,6 +278,7 @@ impl Core {
             signals,
             Some(self.next_inquiry).filter(|_| self.one_pass),
             self.rescues.next_wake(),
+            self.pending_pods.next_wake(),
         ];
         candidates.into_iter().flatten().min()
     }

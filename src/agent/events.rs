@@ -45,6 +45,8 @@ impl Core {
             Event::CanaryStuck { id, dev, gone } => self.on_canary_stuck(id, dev, gone),
             Event::CanaryHome { outcome } => self.on_canary_home(outcome),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
+            Event::Offered { wanted, answer } => self.on_offered(&wanted, *answer),
+            Event::MountsScanned(mounting) => self.on_mounts_scanned(mounting),
             Event::Reloaded(result) => self.reloaded = Some(result.map(|config| *config)),
             Event::Tried { id, trial } => self.on_tried(id, *trial),
         }

@@ -35,6 +35,7 @@ impl Core {
         }
         let told_apart = targets.iter().filter(|target| target.facts.is_nfs()).count() <= TOLD_APART;
         let pool = self.pool.counts();
+        let (pending, pending_count, kubelet_mounts) = self.pending_rows(generated);
         let mut agent = self.stats.clone();
         let canaries = self.canaries.pool.counts();
         agent.workers_idle = pool.idle;
@@ -65,6 +66,9 @@ impl Core {
                 })
                 .collect(),
             servers: self.inquiries.checks(),
+            pending,
+            pending_count,
+            kubelet_mounts,
             autofs: self.autofs(),
             agent,
         }

@@ -32,9 +32,37 @@ pub fn render(snapshot: &Snapshot, colours: bool) -> String {
         }
         out.push('\n');
     }
+    waiting(&mut out, snapshot);
     let _ = writeln!(out, "{}", summary(snapshot));
     footer(&mut out, snapshot);
     out
+}
+
+/// Volumes of the table that pods wait for.
+const WAITING: usize = 20;
+
+/// Volumes that are not mounted, and the pods that do not start for them.
+fn waiting(out: &mut String, snapshot: &Snapshot) {
+    for row in snapshot.pending.iter().take(WAITING) {
+        let pod = if row.pod.is_empty() { row.pod_uid.clone() } else { format!("{}/{}", row.namespace, row.pod) };
+        let cause = row.cause.map_or("-", |cause| cause.as_str());
+        let words = format!(
+            "pod {pod} waits for volume {} ({}) for {}: {cause}",
+            row.volume,
+            row.source,
+            age(snapshot.generated - row.since)
+        );
+        paragraph(out, "", &escape(&words));
+        paragraph(out, INDENT, &escape(&row.evidence));
+        paragraph(out, INDENT, &escape(&row.advice));
+    }
+    let left_out = snapshot.pending_count.saturating_sub(snapshot.pending.len().min(WAITING));
+    if left_out > 0 {
+        paragraph(out, "", &format!("{left_out} more volumes are waited for."));
+    }
+    if !snapshot.pending.is_empty() {
+        out.push('\n');
+    }
 }
 
 /// The states in the order in which people want to read them: dead, degraded, unknown, healthy.

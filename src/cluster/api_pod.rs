@@ -7,9 +7,10 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Our annotations, and those by which static pods are told.
+/// Our annotations, and those by which static pods are told; of labels the Node's region.
 const OURS: &str = "mountwarden.io/";
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+pub(super) const REGION: &str = "topology.kubernetes.io/region";
 
 /// Annotations of ours that are kept of one object, and how much of each: nonsense must not cost memory.
 const MAX_ANNOTATIONS: usize = 16;
@@ -74,7 +75,7 @@ impl<'de> Deserialize<'de> for Annotations {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
                 let mut kept = BTreeMap::new();
                 while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                    let ours = name.starts_with(OURS) || name == CONFIG_HASH;
+                    let ours = name.starts_with(OURS) || name == CONFIG_HASH || name == REGION;
                     if !ours || kept.len() >= MAX_ANNOTATIONS {
                         map.next_value::<IgnoredAny>()?;
                         continue;
@@ -200,9 +201,32 @@ sources! {
 pub(super) struct PodStatus {
     pub(super) phase: String,
     pub(super) start_time: Option<String>,
+    pub(super) conditions: Conditions,
     pub(super) container_statuses: Vec<ContainerStatus>,
     pub(super) init_container_statuses: Vec<ContainerStatus>,
     pub(super) ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+/// Of its conditions only what is asked about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Conditions {
+    /// `PodReadyToStartContainers` (Kubernetes 1.29) is True: the sandbox stands, and volumes are mounted before that.
+    pub(super) sandbox: bool,
+}
+
+impl<'de> Deserialize<'de> for Conditions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Condition<'a> {
+            #[serde(borrow, default)]
+            r#type: std::borrow::Cow<'a, str>,
+            #[serde(borrow, default)]
+            status: std::borrow::Cow<'a, str>,
+        }
+        let all: Option<Vec<Condition<'_>>> = Deserialize::deserialize(deserializer)?;
+        let is = |one: &Condition<'_>| one.r#type == "PodReadyToStartContainers" && one.status == "True";
+        Ok(Conditions { sandbox: all.iter().flatten().any(is) })
+    }
 }
 
 /// One container by the runtime's word.
@@ -257,6 +281,23 @@ impl ApiPod {
             .iter()
             .chain(&status.container_statuses)
             .chain(&status.ephemeral_container_statuses)
+    }
+
+    /// It was accepted by this node's kubelet, and nothing shows yet that its volumes are mounted: no sandbox, no container,
+    /// no image that was asked for. Since when, by the kubelet's clock.
+    pub(super) fn waits_since(&self) -> Option<u64> {
+        const BEFORE: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
+        let status = &self.status;
+        let begun = |one: &ContainerStatus| {
+            let reason = one.state.waiting.as_ref().map_or("", |waiting| &waiting.reason);
+            !one.container_id.is_empty() || one.state.running.is_some() || !BEFORE.contains(&reason)
+        };
+        let waits = status.phase == "Pending"
+            && self.metadata.deletion_timestamp.is_none()
+            && !status.conditions.sandbox
+            && !self.statuses().any(begun);
+        let since = humantime::parse_rfc3339(status.start_time.as_deref().filter(|_| waits)?).ok()?;
+        Some(since.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs())
     }
 
     /// The claim behind a volume.
@@ -381,6 +422,32 @@ mod tests {
         assert_eq!(pod.node_uid(), "abc");
         let none: ApiPod = serde_json::from_str(r#"{"metadata": {"annotations": null}}"#).unwrap();
         assert!(none.metadata.annotations.0.is_empty());
+    }
+
+    #[test]
+    fn a_pod_waits_for_its_volumes_until_something_shows_that_they_are_there() {
+        let waits = |status: serde_json::Value| {
+            let pod = serde_json::json!({"metadata": {}, "spec": {}, "status": status});
+            serde_json::from_value::<ApiPod>(pod).unwrap().waits_since()
+        };
+        let start = "2026-11-21T03:00:00Z";
+        let waiting = |reason: &str| {
+            serde_json::json!({"phase": "Pending", "startTime": start,
+            "conditions": [{"type": "PodReadyToStartContainers", "status": "False"}, {"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"name": "app", "state": {"waiting": {"reason": reason}}}]})
+        };
+        assert_eq!(waits(waiting("ContainerCreating")), Some(1_795_230_000));
+        assert_eq!(waits(waiting("PodInitializing")), Some(1_795_230_000), "an init container waits");
+        assert_eq!(waits(waiting("ErrImagePull")), None, "volumes are mounted before images are pulled");
+        let mut sandbox = waiting("ContainerCreating");
+        sandbox["conditions"][0]["status"] = "True".into();
+        assert_eq!(waits(sandbox), None, "and before the sandbox is made");
+        assert_eq!(waits(serde_json::json!({"phase": "Pending"})), None, "no kubelet has seen it");
+        assert_eq!(waits(serde_json::json!({"phase": "Running", "startTime": start})), None);
+        let created = serde_json::json!({"phase": "Pending", "startTime": start, "conditions": null,
+            "initContainerStatuses": [{"containerID": "containerd://a", "state": {"terminated": {}}}]});
+        assert_eq!(waits(created), None);
+        assert_eq!(recorded(0).waits_since(), None);
     }
 
     #[test]

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::api_pod::{ApiPod, Volume};
-use super::objects::Annotated;
-use super::objects::{Objects, VolumeSpec};
+use super::api_pod::{ApiPod, REGION, Volume};
+use super::objects::{Annotated, Objects, VolumeSpec};
 use super::pods::Pods;
 use crate::pods::names::{
     ContainerName, PodName, PodNames, Reading, RemedyWords, VolumeName, VolumeOrigin, WantedMount,
@@ -18,7 +17,8 @@ use crate::snapshot::UnixSeconds;
 pub(super) fn names(pods: &Pods, objects: &Objects) -> PodNames {
     let named = |pod: &ApiPod| (pod.node_uid().to_owned(), name_of(pod, objects));
     let pods_by_uid: HashMap<String, PodName> = pods.pods.values().map(|pod| named(pod)).collect();
-    PodNames::new(pods_by_uid, pods.complete)
+    let region = objects.node.as_ref().and_then(|node| node.metadata.labels.0.get(REGION).cloned());
+    PodNames::new(pods_by_uid, pods.complete).in_region(region)
 }
 
 fn name_of(pod: &ApiPod, objects: &Objects) -> PodName {
@@ -40,6 +40,7 @@ fn name_of(pod: &ApiPod, objects: &Objects) -> PodName {
             namespace: remedy_of(objects.namespaces.get(&meta.namespace)),
             node: remedy_of(objects.node.as_ref()),
         },
+        waits_since: pod.waits_since(),
         volumes: pod.spec.volumes.iter().map(|volume| volume_of(pod, volume, objects)).collect(),
         containers: pod
             .statuses()
@@ -96,6 +97,7 @@ fn volume_of(pod: &ApiPod, volume: &Volume, objects: &Objects) -> VolumeName {
     name.persistent_volume = Some(persistent.to_owned());
     if let Some(volume) = volume {
         name.origin = claimed_origin(&volume.spec);
+        name.mount_options = volume.spec.mount_options.join(",");
         name.storage_class = name.storage_class.or_else(|| volume.spec.storage_class_name.clone());
     }
     name.storage_class = name.storage_class.filter(|class| !class.is_empty());

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Degraded","type":"integer","jsonPath":".status.degraded"}"#,
     printcolumn = r#"{"name":"Dead","type":"integer","jsonPath":".status.dead"}"#,
     printcolumn = r#"{"name":"Pods","type":"integer","jsonPath":".status.pods"}"#,
+    printcolumn = r#"{"name":"Pending","type":"integer","jsonPath":".status.pending"}"#,
     printcolumn = r#"{"name":"Worst","type":"string","jsonPath":".status.worst"}"#,
     printcolumn = r#"{"name":"Cause","type":"string","jsonPath":".status.cause"}"#,
     printcolumn = r#"{"name":"Since","type":"date","jsonPath":".status.since"}"#,
@@ -43,10 +44,12 @@ pub struct NodeMountsStatus {
     pub unknown: u32,
     /// Pods of this node that use a target which does not work.
     pub pods: u32,
+    /// Pods of this node that do not start because a volume of theirs cannot be mounted.
+    pub pending: u32,
     /// State word of the worst target; absent while all are healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst: Option<String>,
-    /// Its cause.
+    /// Its cause; that of the volume that has been waited for longest where no target is bad.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// Since when.
@@ -63,6 +66,10 @@ pub struct NodeMountsStatus {
     /// How many were left out of `mounts`.
     #[serde(skip_serializing_if = "is_zero")]
     pub mounts_left_out: u32,
+    /// Volumes that cannot be mounted and are waited for, longest first, at most [`MAX_WAITING`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub waiting: Vec<WaitingVolume>,
     /// Pods that a fresh mount would heal, at most [`MAX_REQUESTS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
@@ -78,6 +85,9 @@ pub struct NodeMountsStatus {
 
 /// Most targets that one object lists.
 pub const MAX_MOUNTS: usize = 100;
+
+/// Most waiting volumes that one object lists.
+pub const MAX_WAITING: usize = 50;
 
 /// Most rescue requests that one object carries.
 pub const MAX_REQUESTS: usize = 200;
@@ -108,6 +118,26 @@ pub struct DeadMount {
     pub pods: Vec<String>,
     /// How many use it.
     pub pod_count: u32,
+}
+
+/// A volume that cannot be mounted, and the pod that does not start for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WaitingVolume {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// Name of the volume in the pod's specification.
+    pub volume: String,
+    /// What is to be mounted.
+    pub source: String,
+    /// Cause word; `unknown` where only the kubelet's hanging mount shows it.
+    pub cause: String,
+    /// Since when the pod waits.
+    pub since: String,
+    /// What was seen, in words.
+    pub words: String,
 }
 
 /// A server as this node sees it.
@@ -207,6 +237,7 @@ mod tests {
         let status = &version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"];
         assert_eq!(status["mounts"]["maxItems"], MAX_MOUNTS);
         assert_eq!(status["requests"]["maxItems"], MAX_REQUESTS);
+        assert_eq!(status["waiting"]["maxItems"], MAX_WAITING);
         assert_eq!(status["servers"]["maxItems"], MAX_SERVERS);
     }
 }

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::api::{Failure, Kube};
 use super::backoff::Backoff;
 use super::node_mounts::{
-    DeadMount, MAX_MOUNTS, MAX_REQUESTS, MAX_SERVERS, NodeMountsStatus, RescueRequest, ServerSeen,
+    DeadMount, MAX_MOUNTS, MAX_REQUESTS, MAX_SERVERS, MAX_WAITING, NodeMountsStatus, RescueRequest, ServerSeen,
+    WaitingVolume,
 };
 use super::objects::Objects;
 use super::pace::Pace;
@@ -18,7 +19,7 @@ use super::stats::Stats;
 use super::{text, uses};
 use crate::pods::names::PodNames;
 use crate::snapshot::rfc3339 as time;
-use crate::snapshot::{MountStatus, Snapshot};
+use crate::snapshot::{MountStatus, PendingVolume, Snapshot};
 use crate::verdict::{Severity, State};
 
 /// Pods that are listed with a mount.
@@ -42,19 +43,28 @@ pub(super) fn status(snapshot: &Snapshot, names: &PodNames, requests: &[RescueRe
     let dead = bad.iter().filter(|mount| mount.severity() == Severity::Dead);
     let pods: BTreeSet<String> = dead.flat_map(|mount| uses::places(mount, names)).map(|place| place.uid).collect();
     let worst = bad.first().filter(|mount| mount.state != State::Unknown);
+    let blocked: Vec<&PendingVolume> = snapshot.pending.iter().filter(|row| row.blocked).collect();
+    let pending: BTreeSet<&str> = blocked.iter().map(|row| row.pod_uid.as_str()).collect();
+    let (cause, since) = match (worst, blocked.first()) {
+        (Some(worst), _) => (worst.cause, Some(worst.since)),
+        (None, Some(row)) => (row.cause, Some(row.since)),
+        (None, None) => (None, None),
+    };
     NodeMountsStatus {
         healthy: count(Severity::Healthy),
         degraded: count(Severity::Degraded),
         dead: count(Severity::Dead),
         unknown: count(Severity::Unknown),
         pods: number(pods.len()),
+        pending: number(pending.len()),
         worst: worst.map(|mount| mount.state.to_string()),
-        cause: worst.and_then(|mount| mount.cause).map(|cause| cause.to_string()),
-        since: worst.map(|mount| time(mount.since)),
+        cause: cause.map(|cause| cause.to_string()),
+        since: since.map(time),
         reported: String::new(),
         version: snapshot.version.clone(),
         mounts: bad.iter().take(MAX_MOUNTS).map(|mount| dead_mount(mount, names)).collect(),
         mounts_left_out: number(bad.len().saturating_sub(MAX_MOUNTS)),
+        waiting: blocked.iter().take(MAX_WAITING).map(|row| waiting(row)).collect(),
         requests: requests.iter().take(MAX_REQUESTS).cloned().collect(),
         requests_left_out: number(requests.len().saturating_sub(MAX_REQUESTS)),
         servers: servers(snapshot),
@@ -73,6 +83,18 @@ fn dead_mount(mount: &MountStatus, names: &PodNames) -> DeadMount {
         since: time(mount.since),
         pods: uids.iter().take(LISTED_PODS).map(full).collect(),
         pod_count: number(uids.len()),
+    }
+}
+
+fn waiting(row: &PendingVolume) -> WaitingVolume {
+    WaitingVolume {
+        namespace: text::word(&row.namespace),
+        pod: text::word(if row.pod.is_empty() { &row.pod_uid } else { &row.pod }),
+        volume: text::word(&row.volume),
+        source: text::line(&row.source, LONGEST),
+        cause: row.cause.map(|cause| cause.to_string()).unwrap_or_default(),
+        since: time(row.since),
+        words: text::line(&row.evidence, LONGEST),
     }
 }
 

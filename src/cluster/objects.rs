@@ -35,6 +35,8 @@ pub(super) struct Claim {
 #[serde(default)]
 pub(super) struct Identity {
     pub(super) uid: String,
+    /// Of the Node its region.
+    pub(super) labels: Annotations,
     pub(super) annotations: Annotations,
 }
 

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::objects::Objects;
 use super::text;
 use super::uses::{self, Place, Use};
+use super::waits::Waits;
 use crate::pods::names::{PodName, PodNames};
 use crate::snapshot::{Snapshot, UnixSeconds, rfc3339 as time};
 use crate::verdict::{Cause, State};
 
 /// A claim that so many pods of this node share gets an Event of its own.
-const MANY: usize = 2;
+pub(super) const MANY: usize = 2;
 
 /// An Event that is to be sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +45,10 @@ pub(super) struct Said {
     /// `namespace/pod`, or the UID of a pod without a name.
     pub(super) pod: String,
     pub(super) volume: String,
-    pub(super) state: State,
+    /// The word of its state, `pending` where it is not mounted yet.
+    pub(super) state: &'static str,
+    /// There is nothing the matter any more.
+    pub(super) well: bool,
     pub(super) cause: Option<Cause>,
     pub(super) words: String,
 }
@@ -70,6 +74,7 @@ struct Standing {
 pub(super) struct Reporter {
     pods: BTreeMap<Place, Standing>,
     claims: HashMap<(String, String), Standing>,
+    waits: Waits,
 }
 
 /// What one look at the node gives.
@@ -97,6 +102,9 @@ pub(super) fn reason(state: State) -> Option<&'static str> {
 /// The reason of the Event that ends one of the others.
 pub(super) const RECOVERED: &str = "MountRecovered";
 
+/// The reason of the Event about a volume that cannot be mounted, so that its pod does not start.
+pub(super) const PENDING: &str = "MountPending";
+
 impl Reporter {
     /// Compares the node with what was said last.
     pub(super) fn look(&mut self, snapshot: &Snapshot, names: &PodNames, objects: &Objects) -> News {
@@ -111,6 +119,7 @@ impl Reporter {
         // A volume that is no longer there did not recover: its pod is gone, or is mounted anew under another target.
         self.pods.retain(|place, _| uses.contains_key(place));
         self.shared_claims(&uses, snapshot.generated, names, objects, &mut news);
+        self.waits.look(snapshot, names, objects, &mut news);
         news
     }
 
@@ -252,7 +261,7 @@ impl Ended {
     }
 }
 
-fn about_pod(pod: &PodName) -> About {
+pub(super) fn about_pod(pod: &PodName) -> About {
     About { kind: "Pod", namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.api_uid.clone() }
 }
 
@@ -284,7 +293,8 @@ fn said(place: &Place, pod: Option<&PodName>, found: &Use, words: String) -> Sai
     let volume = pod.and_then(|pod| pod.volume_in(&place.directory)).map_or(&place.directory, |volume| &volume.volume);
     let (pod, volume) = (text::word(&name), text::word(volume));
     let words = text::line(&format!("{pod}: volume {volume} ({}) {words}", source_of(found)), text::NOTE);
-    Said { pod, volume, state: found.state, cause: found.cause, words }
+    let (state, well) = (found.state.as_str(), found.state == State::Healthy);
+    Said { pod, volume, state, well, cause: found.cause, words }
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ use super::{condition, events, names, object, requests};
 use crate::config::{Config, OnOff};
 use crate::pods::names::PodNames;
 use crate::snapshot::Snapshot;
-use crate::verdict::State;
 
 /// Wishes between the reporter and the sender; the sender's own queue is the one that is meant to hold them.
 const WISHES: usize = 1024;
@@ -267,10 +266,9 @@ fn changed<T: PartialEq>(to: &watch::Sender<Option<T>>, value: T) {
 
 /// One line per transition and pod.
 fn say(said: &Said) {
-    let Said { pod, volume, state, cause, words } = said;
+    let Said { pod, volume, state, well, cause, words } = said;
     let cause = cause.map(|cause| cause.as_str()).unwrap_or_default();
-    let state = state.as_str();
-    if said.state == State::Healthy {
+    if *well {
         tracing::info!(pod, volume, state, "{words}");
     } else {
         tracing::warn!(pod, volume, state, cause, "{words}");

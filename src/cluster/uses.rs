@@ -67,7 +67,7 @@ pub(super) fn places(mount: &MountStatus, names: &PodNames) -> BTreeSet<Place> {
 /// Volumes of one mount that are listed.
 const MAX_VOLUMES: usize = 64;
 
-/// Puts beside each mount what the cluster calls the volumes that lie on it.
+/// Puts beside each mount what the cluster calls the volumes that lie on it, and beside each volume that is waited for.
 pub fn name_volumes(snapshot: &mut Snapshot, names: &PodNames) {
     for mount in &mut snapshot.mounts {
         let named = |place: &Place| {
@@ -82,6 +82,15 @@ pub fn name_volumes(snapshot: &mut Snapshot, names: &PodNames) {
         };
         let volumes: BTreeSet<MountVolume> = places(mount, names).iter().filter_map(named).collect();
         mount.volumes = volumes.into_iter().take(MAX_VOLUMES).collect();
+    }
+    for row in &mut snapshot.pending {
+        let Some(pod) = names.pod(&row.pod_uid) else { continue };
+        row.namespace.clone_from(&pod.namespace);
+        row.pod.clone_from(&pod.name);
+        let Some(volume) = pod.volume_in(&row.volume) else { continue };
+        row.persistent_volume.clone_from(&volume.persistent_volume);
+        row.claim.clone_from(&volume.claim);
+        row.volume.clone_from(&volume.volume);
     }
 }
 

@@ -89,8 +89,8 @@ fn telling(task: &Path, kind: Kind) -> Option<String> {
     functions(&stack).chain(functions(&wchan)).find(|function| belongs(function, kind))
 }
 
-/// `[<0>] rpc_wait_bit_killable+0x1e/0xa0` or the bare name, one per line.
-fn functions(text: &[u8]) -> impl Iterator<Item = String> {
+/// Functions of a `stack` or `wchan`: `[<0>] rpc_wait_bit_killable+0x1e/0xa0` or the bare name, one per line.
+pub(crate) fn functions(text: &[u8]) -> impl Iterator<Item = String> {
     let text = String::from_utf8_lossy(text).into_owned();
     let names = text.lines().map(|line| {
         let name = line.split_once("] ").map_or(line, |(_, name)| name);

@@ -1,6 +1,7 @@
 //! An export, or an EFS file system, before anything is mounted.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,6 +26,42 @@ pub(super) struct Export<'a> {
     pub(super) server: &'a str,
     pub(super) export: &'a str,
     pub(super) efs: bool,
+}
+
+/// What stands in the way of a mount that is yet to be made.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The end of it; of a server that offers the export [`Severity::Healthy`](crate::verdict::Severity).
+    pub verdict: Verdict,
+    /// The address that was asked.
+    pub address: Option<IpAddr>,
+}
+
+/// Asks the server of `SERVER:EXPORT` whether this host may mount it, and mounts nothing: for whoever has a pod that waits.
+pub async fn offered(
+    server: &str,
+    export: &str,
+    efs: bool,
+    options: &MountOptions,
+    resolver: &Resolver,
+    proc_root: &Path,
+    timeout: Duration,
+) -> Offer {
+    let all = Options { mount: options.clone(), no_mount: true, ..Options::default() };
+    let asked = Asked { options: &all, timeout, proc_root };
+    let export = Export { server, export, efs };
+    let (mut v4, mut v3) = (None, None);
+    if options.wants_v4() {
+        v4 = Some(ask(&export, NfsVersion::V4, &asked, resolver).await);
+    }
+    if wants_mountd(&export, options, v4.as_ref()) {
+        v3 = Some(ask(&export, NfsVersion::V3, &asked, resolver).await);
+    }
+    let address = v4.as_ref().or(v3.as_ref()).and_then(|found| found.address);
+    let trial = Trial::NotMade("nothing is mounted for it".to_owned());
+    let facts = Facts { server, export: export.export, address, efs };
+    let verdict = judge(&Answers { v4, v3, dead_addresses: Vec::new(), trial, options }, &facts);
+    Offer { verdict, address: address.map(|address| address.ip()) }
 }
 
 /// Asks all that makes sense.

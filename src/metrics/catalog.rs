@@ -259,6 +259,12 @@ catalog! {
     CONFIG_RELOADS: Counter Stable "mountwarden_config_reloads_total" [] "",
         "Re-reads of the configuration.";
 
+    VOLUMES_PENDING: Gauge Stable "mountwarden_volumes_pending" ["cause"] "",
+        "Volumes that pods of this node have waited for longer than 30 s, by why they cannot be mounted (`unknown` where that is not shown).";
+    VOLUME_PENDING_SINCE: Gauge Stable "mountwarden_volume_pending_since_timestamp_seconds"
+        ["namespace", "pod", "volume", "source", "cause"] "seconds since the epoch",
+        "Since when a pod waits for a volume that cannot be mounted (at most 200).";
+
     CLUSTER_WATCHING: Gauge Stable "mountwarden_cluster_watching" [] "",
         "1 while the watch of this node's pods is up; absent where there is no cluster.";
     CLUSTER_PODS: Gauge Stable "mountwarden_cluster_pods" [] "",

@@ -72,6 +72,7 @@ pub fn render_into(snapshot: &Snapshot, process: Option<&ProcessStats>, text: &m
     nfs_operations(&mut page, &mounts)?;
     durations(&mut page, &snapshot.agent.durations)?;
     agent_numbers(&mut page, snapshot, snapshot.mounts.len() - mounts.len())?;
+    cluster::pending(&mut page, snapshot)?;
     cluster::numbers(&mut page, snapshot.agent.cluster.as_ref())?;
     process.map_or(Ok(()), |process| process_numbers(&mut page, process))
 }

@@ -19,6 +19,7 @@ use crate::snapshot::UnixSeconds;
 pub struct PodNames {
     pods: HashMap<String, PodName>,
     complete: bool,
+    region: Option<String>,
 }
 
 /// One pod as its API object has it.
@@ -43,6 +44,9 @@ pub struct PodName {
     pub controller: String,
     /// What `mountwarden.io/remedy` says on it, its namespace and its node.
     pub remedy: RemedyWords,
+    /// Since when it waits for its volumes, by the kubelet's clock in seconds since the epoch; `None` once something shows
+    /// that they are mounted (a sandbox, a container, a pulled image).
+    pub waits_since: Option<u64>,
     /// Volumes that lie on the network, or may.
     pub volumes: Vec<VolumeName>,
     /// Containers that the status knows, init and ephemeral ones too.
@@ -96,6 +100,8 @@ pub struct VolumeName {
     pub storage_class: Option<String>,
     /// Where it comes from, as far as the specification says it. `None`: unknown (a CSI driver's own business).
     pub origin: Option<VolumeOrigin>,
+    /// `mountOptions` of the PersistentVolume, as mount(8) takes them.
+    pub mount_options: String,
 }
 
 /// Where a volume comes from, by its specification.
@@ -144,7 +150,19 @@ impl PodNames {
     /// The pods of this node. `complete`: a fresh list, so that a pod which is not in it does not exist.
     #[must_use]
     pub fn new(pods: HashMap<String, PodName>, complete: bool) -> PodNames {
-        PodNames { pods, complete }
+        PodNames { pods, complete, region: None }
+    }
+
+    /// The same, on a node in this region of its cloud.
+    #[must_use]
+    pub fn in_region(self, region: Option<String>) -> PodNames {
+        PodNames { region, ..self }
+    }
+
+    /// The node's region, where its labels name one: names of EFS file systems depend on it.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
     }
 
     /// The pod whose directories and cgroups carry `uid`.

@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-story lab-releases lab-diagnose lab-says demo
+.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-pending lab-story lab-releases lab-diagnose lab-says demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -29,6 +29,10 @@ lab-trials: build ## Trial mounts of NFS v3 to v4.2, and what they leave (2 minu
 lab-story: build ## A pod on a replaced server is brought back: agent, coordinator, real NFS, a fake API server (6 minutes)
 	@tests/packages.sh lab
 	$(LAB) story
+
+lab-pending: build ## Pods whose volume cannot be mounted, and what the agent says about it (6 minutes)
+	@tests/packages.sh lab
+	$(LAB) pending
 
 RUNS ?= 1
 

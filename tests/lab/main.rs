@@ -20,6 +20,7 @@ mod machine;
 mod matrix;
 mod nodes;
 mod page;
+mod pending;
 mod releases;
 mod report;
 mod rpcs;
@@ -103,6 +104,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         runs: usize,
     },
+    /// Pods that do not start because their volume cannot be mounted, and what the agent says about it.
+    Pending {
+        /// The binary under test.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+        /// Only the cases whose name matches (`^4.1`).
+        #[arg(long, value_name = "REGEX")]
+        only: Option<regex::Regex>,
+    },
     /// Two nodes whose canaries see each other, until one is cut off.
     Nodes {
         /// The binary under test.
@@ -142,6 +152,8 @@ enum Guest {
     Ask { mountpoint: PathBuf, fault: Option<String> },
     /// One telling of `story`.
     Story { fault: String, policy: String, ends: story::Ends },
+    /// A case of `pending`.
+    Pending { fault: String, cause: String },
     /// A container with a volume, that uses it until it is killed.
     Container { volume: PathBuf, path: PathBuf, group: PathBuf },
     /// The cases of `releases`.
@@ -155,7 +167,7 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "run",
     "says",
     "page",
@@ -170,6 +182,7 @@ const COMMANDS: [&str; 14] = [
     "help",
     "--help",
     "nodes",
+    "pending",
 ];
 
 fn main() -> ExitCode {
@@ -208,6 +221,8 @@ impl Command {
             Command::Trials { agent } => return trials::run(&agent),
             Command::Story { agent, only } => return story::run(&agent, only.as_ref()),
             Command::Guest(Guest::Story { fault, policy, ends }) => story::tell(&fault, &policy, ends)?,
+            Command::Pending { agent, only } => return pending::run(&agent, only.as_ref()),
+            Command::Guest(Guest::Pending { fault, cause }) => pending::tell(&fault, &cause)?,
             Command::Guest(Guest::Container { volume, path, group }) => story::container(&volume, &path, &group)?,
             Command::Releases { agent, versions, only, runs } => {
                 return releases::run(&agent, &versions, only.as_ref(), runs);

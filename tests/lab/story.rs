@@ -9,7 +9,7 @@
     clippy::panic,
     reason = "shared with the tests, which fail by panicking; this is its part of it"
 )]
-mod apiserver;
+pub(crate) mod apiserver;
 mod cluster;
 
 use std::fs::File;

@@ -64,6 +64,9 @@ fn snapshot(mounts: Vec<MountStatus>) -> Snapshot {
         canary_interval_seconds: 60.0,
         summary: Default::default(),
         mounts,
+        pending: Vec::new(),
+        pending_count: 0,
+        kubelet_mounts: Vec::new(),
         autofs: Vec::new(),
         agent: AgentStats::default(),
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{Page, RenderError, flag, number};
 use crate::cluster::ClusterStats;
 use crate::metrics::catalog;
-use crate::snapshot::MountStatus;
-use crate::verdict::State;
+use crate::snapshot::{MountStatus, Snapshot};
+use crate::verdict::{Cause, State};
 
 /// Pods on mounts that are not well, and what the cluster calls the volumes.
 pub(super) fn volumes(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<(), RenderError> {
@@ -35,6 +35,30 @@ pub(super) fn volumes(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<()
             let class = volume.storage_class.as_deref().unwrap_or_default();
             family.add_mount(mount, &[&volume.persistent_volume, &volume.claim, &volume.namespace, class], 1.0)
         })
+    })
+}
+
+/// Volumes that pods wait for.
+pub(super) fn pending(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), RenderError> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::from([(Cause::Unknown.as_str(), 0)]);
+    for row in &snapshot.pending {
+        *counts.entry(row.cause.unwrap_or(Cause::Unknown).as_str()).or_default() += 1;
+    }
+    // What is not listed is counted all the same.
+    let left_out = snapshot.pending_count.saturating_sub(snapshot.pending.len());
+    *counts.entry(Cause::Unknown.as_str()).or_default() += u64::try_from(left_out).unwrap_or(u64::MAX);
+    page.family(&catalog::VOLUMES_PENDING, |family| {
+        counts.iter().try_for_each(|(cause, count)| family.add(&[cause], number(*count)))
+    })?;
+    page.family(&catalog::VOLUME_PENDING_SINCE, |family| {
+        let blocked = snapshot.pending.iter().filter(|row| row.blocked).map(|row| {
+            let pod = if row.pod.is_empty() { &row.pod_uid } else { &row.pod };
+            let cause = row.cause.unwrap_or(Cause::Unknown).as_str();
+            ([row.namespace.as_str(), pod, &row.volume, &row.source, cause], row.since)
+        });
+        // Two pods of one name in succession differ by their UID alone: one series for both.
+        let series: BTreeMap<_, f64> = blocked.collect();
+        series.into_iter().try_for_each(|(labels, since)| family.add(&labels, since))
     })
 }
 
