@@ -176,6 +176,43 @@ fn an_unknown_field_is_noticed() {
     assert_eq!(fields, [".spec.template.spec.hostPid"]);
 }
 
+/// PyPI's `kubernetes-validate`, strictly, for the oldest and the newest Kubernetes that it and we know.
+fn schema_check(file: &Path, version: &str) -> Option<(bool, String)> {
+    let mut command = Command::new("kubernetes-validate");
+    command.args(["--strict", "--kubernetes-version", version]).arg(file);
+    match command.output() {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            Some((output.status.success(), text))
+        }
+        Err(error) => {
+            use std::io::Write;
+            let words = "no schema check (pip install kubernetes-validate); the API's types were asked all the same";
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {words}: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_schemas_of_old_and_new_kubernetes_accept_them() {
+    for version in ["1.30", "1.37"] {
+        for (file, _) in RENDERED {
+            let Some((accepted, words)) = schema_check(&k8s().join(file), version) else { return };
+            // Only of what is none of Kubernetes' own kinds it knows nothing.
+            let unknown: Vec<_> = words.lines().filter(|line| line.contains("WARN")).collect();
+            assert!(unknown.iter().all(|line| line.contains("PodMonitor")), "{file} {version}: {unknown:?}");
+            assert!(accepted, "{file}, Kubernetes {version}: {words}");
+        }
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let wrong = scratch.path().join("wrong.yaml");
+    let text = std::fs::read_to_string(k8s().join("install.yaml")).unwrap();
+    std::fs::write(&wrong, text.replace("hostPID:", "hostPid:")).unwrap();
+    let Some((accepted, _)) = schema_check(&wrong, "1.37") else { return };
+    assert!(!accepted, "the check accepts anything");
+}
+
 /// `group/resource verb` of all rules.
 fn rights(role: &Value) -> BTreeSet<String> {
     let list = |rule: &Value, key: &str| -> Vec<String> {

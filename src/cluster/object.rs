@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::api::{Failure, Kube};
 use super::backoff::Backoff;
@@ -146,8 +146,11 @@ impl Writer {
     pub(super) async fn run(
         mut self,
         mut wanted: watch::Receiver<Option<NodeMountsStatus>>,
-        objects: watch::Receiver<Arc<Objects>>,
+        mut objects: watch::Receiver<Arc<Objects>>,
     ) {
+        // The Node's UID goes into the object when it is made, and never after: a status carries no owner. So it is waited
+        // for, but not for ever: it may be that the Node cannot be read.
+        let _ = timeout(self.pace.longest_retry, objects.wait_for(|objects| objects.node.is_some())).await;
         let mut backoff = Backoff::new(self.pace.first_retry, self.pace.longest_retry);
         loop {
             let Some(status) = wanted.borrow_and_update().clone() else {

@@ -1,9 +1,18 @@
 //! The whole cluster's side against the fake API server, with all its times many times shorter.
 #![allow(clippy::disallowed_methods, reason = "the test's own thread may sleep")]
 
+#[path = "../../tests/common/admission.rs"]
+#[allow(unreachable_pub, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, reason = "shared with others")]
+mod policy;
+#[path = "../../tests/common/table.rs"]
+#[allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared with the integration tests")]
+mod table;
+
+mod admission;
 pub(super) mod bench;
 mod faults;
 mod load;
+mod rights;
 
 use std::time::Duration;
 

@@ -20,6 +20,8 @@ pub mod objects;
 mod patch;
 #[path = "apiserver/resources.rs"]
 mod resources;
+#[path = "apiserver/rights.rs"]
+mod rights;
 #[path = "apiserver/routes.rs"]
 mod routes;
 #[path = "apiserver/rules.rs"]
@@ -39,6 +41,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use faults::{Fault, On};
+#[allow(unused_imports, reason = "shared: some test crates name no right")]
+pub use rights::{Right, Rights};
 use store::Store;
 pub use watching::Order;
 
@@ -68,10 +72,28 @@ impl Asked {
     }
 }
 
+/// A write as an admission policy sees it.
+#[derive(Debug, Clone)]
+pub struct Review {
+    /// `AdmissionRequest`, without who asks.
+    pub request: Value,
+    /// As it would be stored.
+    pub object: Value,
+    /// As it is stored; null where it is new.
+    pub old: Value,
+}
+
+/// Says why a write is refused.
+pub type Admission = Box<dyn Fn(&Review) -> Option<String> + Send>;
+
 /// What the server's thread and the test share.
 struct Shared {
     store: Mutex<Store>,
     faults: Mutex<faults::Faults>,
+    /// What its one client may do; none: everything.
+    rights: Mutex<Option<Rights>>,
+    /// What looks at each write before it is stored.
+    admission: Mutex<Option<Admission>>,
     asked: Mutex<Vec<Asked>>,
     /// The newest resource version: wakes the watches.
     newest: watch::Sender<u64>,
@@ -121,6 +143,8 @@ impl ApiServer {
         let shared = Arc::new(Shared {
             store: Mutex::new(Store::new()),
             faults: Mutex::default(),
+            rights: Mutex::default(),
+            admission: Mutex::default(),
             asked: Mutex::default(),
             newest: watch::channel(0).0,
             order: watch::channel((0, Order::Run)).0,
@@ -147,12 +171,17 @@ impl ApiServer {
 
     /// Writes a kubeconfig that leads to it.
     pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
+        self.kubeconfig_in(directory, "default")
+    }
+
+    /// The same, with this namespace as one's own.
+    pub fn kubeconfig_in(&self, directory: &Path, namespace: &str) -> PathBuf {
         let path = directory.join("kubeconfig");
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: fake\n\
              clusters: [{{name: fake, cluster: {{server: \"{}\"}}}}]\n\
              users: [{{name: fake, user: {{token: t0ken}}}}]\n\
-             contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]\n",
+             contexts: [{{name: fake, context: {{cluster: fake, user: fake, namespace: {namespace}}}}}]\n",
             self.url()
         );
         std::fs::write(&path, text).unwrap();
@@ -216,6 +245,16 @@ impl ApiServer {
         self.shared.faults.lock().unwrap().clear();
         self.shared.clock.store(0, Ordering::Relaxed);
         self.order(Order::Run);
+    }
+
+    /// From now on whoever asks may do only this.
+    pub fn grant(&self, rights: Rights) {
+        *self.shared.rights.lock().unwrap() = Some(rights);
+    }
+
+    /// From now on this looks at each write before it is stored.
+    pub fn admit_by(&self, admission: Admission) {
+        *self.shared.admission.lock().unwrap() = Some(admission);
     }
 
     /// Tells all open watches what to do.

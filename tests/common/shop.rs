@@ -13,6 +13,8 @@ const SERVER: &str = "10.99.0.2";
 /// The API server with the shop in it.
 pub struct Cluster {
     pub api: ApiServer,
+    /// Of the coordinator.
+    namespace: &'static str,
     scratch: tempfile::TempDir,
 }
 
@@ -24,31 +26,42 @@ fn ago(seconds: u64) -> String {
 impl Cluster {
     /// Without a history.
     pub fn new() -> Cluster {
+        Cluster::in_namespace("default")
+    }
+
+    /// Without a history, and with the coordinator in this namespace.
+    pub fn in_namespace(own: &'static str) -> Cluster {
         let api = ApiServer::start();
+        api.put(objects::namespace(own));
         let mut namespace = objects::namespace("shop");
         namespace["metadata"]["annotations"] = json!({"mountwarden.io/remedy": "evict,unstick"});
         api.put(namespace);
         api.put(objects::claim("shop", "data", "pv"));
         api.put(objects::volume("pv", SERVER, "/export", ("shop", "data")));
-        Cluster { api, scratch: tempfile::tempdir().unwrap() }
+        Cluster { api, namespace: own, scratch: tempfile::tempdir().unwrap() }
     }
 
     /// With a history that knows everything and has nothing in it.
     pub fn with_history() -> Cluster {
         let cluster = Cluster::new();
-        let empty = json!({"version": 1, "began": 0, "written": 0, "records": []}).to_string();
-        cluster.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
-            "metadata": {"name": "mountwarden-history", "namespace": "default"},
-            "data": {"enforce": empty, "dry-run": empty}}));
+        cluster.begin_history();
         cluster
     }
 
+    /// Puts a history there that knows everything and has nothing in it.
+    pub fn begin_history(&self) {
+        let empty = json!({"version": 1, "began": 0, "written": 0, "records": []}).to_string();
+        self.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "mountwarden-history", "namespace": self.namespace},
+            "data": {"enforce": empty, "dry-run": empty}}));
+    }
+
     pub fn set_history(&self, key: &str, text: &str) {
-        self.api.modify("configmaps", "default", "mountwarden-history", |map| map["data"][key] = json!(text));
+        self.api.modify("configmaps", self.namespace, "mountwarden-history", |map| map["data"][key] = json!(text));
     }
 
     pub fn history(&self, key: &str) -> Value {
-        let map = self.api.object("configmaps", "default", "mountwarden-history").unwrap_or_default();
+        let map = self.api.object("configmaps", self.namespace, "mountwarden-history").unwrap_or_default();
         serde_json::from_str(map["data"][key].as_str().unwrap_or("null")).unwrap_or_default()
     }
 
@@ -56,11 +69,11 @@ impl Cluster {
     pub fn stop(&self, value: Option<&str>) {
         let data = value.map_or(json!({}), |value| json!({"stop": value}));
         self.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
-            "metadata": {"name": "mountwarden-remedy", "namespace": "default"}, "data": data}));
+            "metadata": {"name": "mountwarden-remedy", "namespace": self.namespace}, "data": data}));
     }
 
     pub fn kubeconfig(&self) -> PathBuf {
-        self.api.kubeconfig(self.scratch.path())
+        self.api.kubeconfig_in(self.scratch.path(), self.namespace)
     }
 
     /// A Deployment with so many pods `web-N` (UID `uN`) on nodes `nN`.

@@ -31,7 +31,13 @@ pub(super) struct Bench {
 impl Bench {
     /// All times so many times shorter.
     pub(super) fn start(scale: u32) -> Bench {
+        Bench::start_with(scale, |_| {})
+    }
+
+    /// The same with a server that was prepared so.
+    pub(super) fn start_with(scale: u32, prepare: impl FnOnce(&ApiServer)) -> Bench {
         let server = ApiServer::start();
+        prepare(&server);
         server.bookmark_every(Duration::from_secs(60) / scale);
         server.put(objects::namespace("shop"));
         server.put(objects::node(NODE));
@@ -98,7 +104,7 @@ impl Bench {
     }
 
     /// Waits for it, and says how long that took.
-    pub(super) fn until(&self, what: &str, holds: impl Fn(&Bench) -> bool) -> Duration {
+    pub(super) fn until(&self, what: &str, mut holds: impl FnMut(&Bench) -> bool) -> Duration {
         let start = Instant::now();
         while !holds(self) {
             assert!(start.elapsed() < PATIENCE, "after {PATIENCE:?} still not: {what}; {:#?}", self.stats());

@@ -37,10 +37,10 @@ pub(super) fn unauthorized() -> Answer {
     (401, recorded!("auth-401"))
 }
 
-pub(super) fn forbidden(verb: &str, what: &str, group: &str, namespace: Option<&str>) -> Answer {
+pub(super) fn forbidden(account: &str, verb: &str, what: &str, group: &str, namespace: Option<&str>) -> Answer {
     let place = namespace.map_or("at the cluster scope".to_owned(), |name| format!("in the namespace \"{name}\""));
     let message = format!(
-        "{what} is forbidden: User \"system:serviceaccount:mountwarden:agent\" cannot {verb} resource \"{what}\" in API \
+        "{what} is forbidden: User \"system:serviceaccount:mountwarden:{account}\" cannot {verb} resource \"{what}\" in API \
          group \"{group}\" {place}"
     );
     changed(recorded!("rbac-403-list"), &message, json!({"kind": what, "group": group}))

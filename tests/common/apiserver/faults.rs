@@ -126,11 +126,9 @@ fn throttled(retry_after: Option<u64>) -> Answer {
     (code, body)
 }
 
-fn status(code: u16, asked: &Asked) -> Answer {
-    let place = super::resources::place(&asked.path);
-    let name = place.as_ref().and_then(|place| place.name.clone()).unwrap_or_default();
-    let Some(place) = place else { return answers::no_such_path() };
-    let verb = match (asked.method.as_str(), asked.is_watch()) {
+/// The API's word for what is asked of this place.
+pub(super) fn verb(asked: &Asked, place: &super::resources::Place) -> &'static str {
+    match (asked.method.as_str(), asked.is_watch()) {
         (_, true) => "watch",
         ("GET", _) if place.name.is_some() => "get",
         ("GET", _) => "list",
@@ -138,14 +136,21 @@ fn status(code: u16, asked: &Asked) -> Answer {
         ("PUT", _) => "update",
         ("PATCH", _) => "patch",
         _ => "delete",
-    };
+    }
+}
+
+fn status(code: u16, asked: &Asked) -> Answer {
+    let place = super::resources::place(&asked.path);
+    let name = place.as_ref().and_then(|place| place.name.clone()).unwrap_or_default();
+    let Some(place) = place else { return answers::no_such_path() };
+    let verb = verb(asked, &place);
     let what = match &place.subresource {
         Some(sub) => format!("{}/{sub}", place.resource.plural),
         None => place.resource.plural.to_owned(),
     };
     match code {
         401 => answers::unauthorized(),
-        403 => answers::forbidden(verb, &what, place.resource.group(), place.namespace.as_deref()),
+        403 => answers::forbidden("mountwarden-agent", verb, &what, place.resource.group(), place.namespace.as_deref()),
         404 => answers::no_such_path(),
         409 => answers::conflict(place.resource, &name),
         410 => answers::expired_list(),

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use super::answers::Answer;
 use super::faults::Way;
-use super::{Asked, Shared, routes, watching};
+use super::{Asked, Shared, rights, routes, watching};
 
 /// A piece of a body.
 pub(super) enum Piece {
@@ -163,6 +163,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 async fn handle(request: Request<Incoming>, shared: Arc<Shared>, socket: Arc<OwnedFd>) -> Response<Pieced> {
     let asked = read(request).await;
     let way = shared.faults.lock().unwrap().hit(&asked);
+    let way = way.or_else(|| rights::refuses(&shared, &asked).map(|answer| Way::Answer(answer, None)));
     let (pieces, receiver) = mpsc::channel(64);
     let body = Pieced(receiver, socket);
     if let Some(Way::Slow(time)) = &way {

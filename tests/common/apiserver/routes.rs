@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::answers::{self, Answer};
 use super::resources::{Place, Resource};
 use super::store::Store;
-use super::{Asked, Shared, eviction, patch, resources, rules};
+use super::{Admission, Asked, Review, Shared, eviction, patch, resources, rules};
 
 /// The pairs of a query, decoded.
 pub(super) fn query(asked: &Asked) -> BTreeMap<String, String> {
@@ -80,7 +80,8 @@ pub(super) fn answer(shared: &Shared, asked: &Asked) -> Answer {
     }
     let dry = query.get("dryRun").is_some_and(|dry| dry == "All");
     shared.change(|store, now| {
-        let request = Write { place: &place, body: &asked.body, dry, now };
+        let admission = shared.admission.lock().unwrap();
+        let request = Write { place: &place, body: &asked.body, dry, now, admission: admission.as_ref() };
         match (asked.method.as_str(), place.subresource.as_deref(), place.name.as_deref()) {
             ("POST", Some("eviction"), Some(name)) => {
                 let namespace = place.namespace.as_deref().unwrap_or_default();
@@ -151,6 +152,7 @@ struct Write<'a> {
     body: &'a Value,
     dry: bool,
     now: &'a str,
+    admission: Option<&'a Admission>,
 }
 
 impl Write<'_> {
@@ -158,12 +160,28 @@ impl Write<'_> {
         self.place.namespace.as_deref().unwrap_or_default()
     }
 
-    fn stored(&self, store: &mut Store, code: u16, object: Value) -> Answer {
+    fn stored(&self, store: &mut Store, code: u16, object: Value, old: Option<Value>) -> Answer {
         if let Some(refusal) = rules::refuses(self.place.resource, &object) {
             return refusal;
         }
+        if let Some(words) = self.admission.and_then(|judge| judge(&self.review(&object, old))) {
+            return answers::failure(422, "Invalid", &words);
+        }
         let object = if self.dry { object } else { store.put(object, self.now) };
         (code, as_asked(self.place.resource, &object))
+    }
+
+    /// What an admission policy gets to see (`AdmissionRequest` without who asks).
+    fn review(&self, object: &Value, old: Option<Value>) -> Review {
+        let resource = self.place.resource;
+        let version = resource.api_version.rsplit('/').next();
+        let operation = if old.is_some() { "UPDATE" } else { "CREATE" };
+        let request = json!({
+            "resource": {"group": resource.group(), "version": version, "resource": resource.plural},
+            "subResource": self.place.subresource.clone().unwrap_or_default(),
+            "name": object["metadata"]["name"], "namespace": self.namespace(), "operation": operation});
+        let of_path = |object: &Value| as_asked(resource, object);
+        Review { request, object: of_path(object), old: old.as_ref().map_or(Value::Null, of_path) }
     }
 
     fn create(&self, store: &mut Store) -> Answer {
@@ -192,7 +210,7 @@ impl Write<'_> {
         if let Some(fields) = object.as_object_mut().filter(|_| resource.custom) {
             fields.remove("status");
         }
-        self.stored(store, 201, object)
+        self.stored(store, 201, object, None)
     }
 
     fn update(&self, store: &mut Store, name: &str) -> Answer {
@@ -205,7 +223,7 @@ impl Write<'_> {
             return answers::conflict(resource, name);
         }
         let object = self.kept_apart(&present, self.body.clone());
-        self.stored(store, 200, object)
+        self.stored(store, 200, object, Some(present))
     }
 
     fn patch(&self, store: &mut Store, name: &str, content_type: &str) -> Answer {
@@ -230,7 +248,7 @@ impl Write<'_> {
             }
         }
         let object = self.kept_apart(&present, object);
-        self.stored(store, 200, object)
+        self.stored(store, 200, object, Some(present))
     }
 
     /// A write to the status changes nothing else, and the other way round.
