@@ -7,6 +7,7 @@ mod common {
     pub mod agent;
     pub mod canary;
     pub mod fusefs;
+    pub mod pod_cgroup;
     pub mod process;
     pub mod sandbox;
     pub mod wait;
@@ -15,9 +16,10 @@ mod common {
 use mountwarden::verdict::{Cause, State};
 use nix::sys::signal::Signal;
 
-use common::agent::Agent;
+use common::agent::{Agent, Launch, PROGRAM};
 use common::canary::{canary, config, is};
 use common::fusefs::FuseFs;
+use common::pod_cgroup::PodCgroup;
 use common::process::{children_of, state_of};
 use common::sandbox::Sandbox;
 use common::wait::{PATIENCE, eventually};
@@ -78,4 +80,50 @@ fn a_canary_worker_that_cannot_be_killed_is_alone_and_the_next_agent_finds_it() 
         matches!(state_of(stuck[0]), None | Some('Z')).then_some(())
     });
     agent.signal(Signal::SIGTERM);
+}
+
+/// An update, a deletion or a crash of the agent's pod: with a process in D left in its cgroup, a kubelet shows such a pod as
+/// Terminating, or as Running and Ready with nobody in it, until the server is back.
+#[test]
+fn the_agents_pod_ends_at_once_beside_a_canary_that_cannot_be_killed_and_the_next_one_sees_on() {
+    let test = "the_agents_pod_ends_at_once_beside_a_canary_that_cannot_be_killed_and_the_next_one_sees_on";
+    let Some(sandbox) = Sandbox::enter(test) else { return };
+    let (Some(pod), Some(next)) = (PodCgroup::make(), PodCgroup::make()) else {
+        common::sandbox::skip(test, "there is no unified cgroup hierarchy");
+        return;
+    };
+    let directory = sandbox.dir("fuse");
+    let mut fuse = FuseFs::mount(&directory, &["--allow-other"]);
+    fuse.order("wedge lookup");
+    let config = config(&sandbox, "");
+    let start = |pod: &PodCgroup| {
+        let wrapper = pod.wrapper();
+        let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        Launch::under(&words, PROGRAM, &["--config", &config]).start()
+    };
+    let agent = start(&pod);
+    agent.eventually(&directory, PATIENCE, is(State::Hung, Some(Cause::DaemonStuck)));
+    let stuck = eventually("a worker is stuck", PATIENCE, || {
+        children_of(agent.id()).into_iter().find_map(|(pid, state)| (state == 'D').then_some(pid))
+    });
+    // Its own talk with the agent, and the mount. The container's stdout or stderr in its hands would keep the container from
+    // ending, too.
+    let held: Vec<_> = std::fs::read_dir(format!("/proc/{stuck}/fd"))
+        .unwrap()
+        .map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap_or_default())
+        .collect();
+    let own = ["/dev/null", "socket:", "/memfd:mountwarden"];
+    let is_own = |file: &std::path::PathBuf| {
+        file.starts_with(&directory) || own.iter().any(|own| file.to_string_lossy().starts_with(own))
+    };
+    assert!(held.iter().all(is_own), "{held:?}");
+    agent.signal(Signal::SIGKILL);
+    eventually("the pod's cgroup is gone", PATIENCE, || pod.end().ok());
+    assert_eq!(state_of(stuck), Some('D'), "it is stuck all the time");
+    drop(agent);
+    let agent = start(&next);
+    agent.eventually(&directory, PATIENCE, |mount| canary(mount).detail.contains("earlier agent"));
+    eventually("the stray is counted", PATIENCE, || (agent.snapshot().agent.canary_strays == 1).then_some(()));
+    fuse.kill();
+    eventually("the stuck worker is gone", PATIENCE, || matches!(state_of(stuck), None | Some('Z')).then_some(()));
 }
