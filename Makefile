@@ -15,10 +15,10 @@ ARGS ?=
 .NOTPARALLEL:
 
 # lab, lab-quick, lab-blind and demo are declared where their rules are: a phony target without a rule would count as done.
-.PHONY: help build run test model fuzz bench lint fmt
+.PHONY: help build run test model fuzz bench lint fmt static image deb release
 
 help: ## List the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the release binary, target/release/mountwarden
 	@tests/packages.sh build
@@ -51,6 +51,25 @@ FUZZ ?= --keep
 fuzz: ## Fuzz every decoder, ten minutes each (FUZZ='--seconds 60 mountinfo'); the corpus is in tests/fixtures/fuzz
 	@tests/packages.sh build
 	nice -n 19 $(CARGO) test $(LOCKED) --profile fuzz --test fuzz -- run $(FUZZ)
+
+# amd64 or arm64.
+ARCH ?= amd64
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+static: ## Build the static binary (ARCH=arm64: cross-compiled), target/static/ARCH/mountwarden
+	@tests/packages.sh image
+	packaging/static.sh $(ARCH) target/static/$(ARCH)
+
+image: static ## Build the container image that k8s/ names, target/static/ARCH/image.tar
+	packaging/image.sh $(ARCH) target/static/$(ARCH)/mountwarden target/static/$(ARCH)/image.tar
+
+deb: build ## Build the Debian package, target/deb/
+	@tests/packages.sh image
+	packaging/deb.sh "$$(dpkg --print-architecture)" $(AGENT) target/deb
+
+release: ## Everything that is published of a version, into target/dist (ARCHES='amd64 arm64')
+	@tests/packages.sh image
+	packaging/release.sh $(ARCHES)
 
 bench: build ## Measure the cost of the agent (docs/performance.md)
 	@tests/packages.sh bench

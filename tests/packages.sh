@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that a make target lacks: packages.sh build|test|lab|bench
+# Installs the Debian packages that a make target lacks: packages.sh build|test|lab|bench|image
 #
 # Says nothing and does nothing when none is lacking. Without root it names them and fails. Daemons among them (the NFS
 # server of the lab, the exporter of the benchmark) are neither started nor enabled: only their files are wanted.
@@ -14,13 +14,17 @@ test="$lab strace prometheus prometheus-alertmanager"
 # The peer that the benchmark measures beside the agent; one figure comes from a guest of the lab.
 bench="$lab prometheus-node-exporter"
 
+# A static binary and its cross compiler, an image without a registry, the Debian package.
+image="$build musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross buildah podman runc dpkg-dev"
+
 case "${1:-}" in
 build) wanted=$build ;;
+image) wanted=$image ;;
 lab | demo) wanted="$build $lab" ;;
 test) wanted="$build $test" ;;
 bench) wanted="$build $bench" ;;
 *)
-    echo "usage: $0 build|test|lab|demo|bench" >&2
+    echo "usage: $0 build|test|lab|demo|bench|image" >&2
     exit 64
     ;;
 esac
