@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-pending lab-story lab-releases lab-diagnose lab-says demo
+.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-pending lab-story lab-releases lab-diagnose lab-says lab-prometheus lab-capabilities demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -51,6 +51,17 @@ lab-says: build ## What log, metrics, check and diagnose say about real faults (
 lab-diagnose: build ## What `mountwarden diagnose` says about real faults (5 minutes); writes docs/diagnose.md
 	@tests/packages.sh lab
 	$(LAB) diagnoses --page
+
+# RECORD=--record writes the run's series into alerts/lab_test.yaml.
+RECORD ?=
+
+lab-prometheus: build ## Real NFS faults, the real Prometheus and Alertmanager: alerts, notifications, dashboards (6 minutes)
+	@tests/packages.sh test
+	$(LAB) prometheus $(RECORD)
+
+lab-capabilities: static ## What stops working without each capability of the agent's pod; writes into docs/privileges.md (5 minutes)
+	@tests/packages.sh lab
+	$(LAB) capabilities
 
 demo: build ## A server that goes silent, is replaced, unexported: the agent at work
 	@tests/packages.sh demo

@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, clippy::indexing_slicing)]
 
 mod asks;
+mod capabilities;
 mod churn;
 mod demo;
 mod diagnoses;
@@ -21,6 +22,7 @@ mod matrix;
 mod nodes;
 mod page;
 mod pending;
+mod prometheus;
 mod releases;
 mod report;
 mod rpcs;
@@ -119,6 +121,14 @@ enum Command {
         #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
+    /// Drop each capability of the agent's pod in turn, and tell what stops working; writes into docs/privileges.md.
+    Capabilities {
+        /// The binary under test; it must be static, since the pod has nothing else.
+        #[arg(long, default_value = "target/x86_64-unknown-linux-musl/release/mountwarden")]
+        agent: PathBuf,
+    },
+    /// Alert on real faults with the real Prometheus and Alertmanager, and ask every query of the dashboards.
+    Prometheus(prometheus::Options),
     /// Ask `mountwarden diagnose` about real faults, and hold what it says against what it must say.
     Diagnoses(diagnoses::Diagnoses),
     /// What the scripts inside a guest call.
@@ -140,6 +150,12 @@ enum Guest {
     Explained { mountpoint: String, state: String, cause: String, limit: f64 },
     /// The series of a mount that say what is the matter with it.
     Metrics { mountpoint: String },
+    /// The runs of `capabilities`.
+    Capabilities,
+    /// Becomes the agent in a pod's surroundings, without this capability.
+    Pod { without: Option<String> },
+    /// Writes what the agent here serves at /metrics into FILE, once a second.
+    Relay { file: PathBuf },
     /// A TCP port at which nobody serves.
     Tarpit { port: u16 },
     /// Lets USER of the filesystem on DEVICE have no more than he has (`full`), or anything (`free`).
@@ -167,7 +183,7 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "run",
     "says",
     "page",
@@ -183,6 +199,8 @@ const COMMANDS: [&str; 15] = [
     "--help",
     "nodes",
     "pending",
+    "prometheus",
+    "capabilities",
 ];
 
 fn main() -> ExitCode {
@@ -213,6 +231,11 @@ impl Command {
             Command::Guest(Guest::Peer { mountpoint, peer, state, limit }) => {
                 return Ok(nodes::wait_for(&mountpoint, &peer, &state, limit));
             }
+            Command::Prometheus(options) => return prometheus::run(&options),
+            Command::Capabilities { agent } => return capabilities::run(&agent),
+            Command::Guest(Guest::Capabilities) => capabilities::measure()?,
+            Command::Guest(Guest::Pod { without }) => capabilities::become_agent(without.as_deref())?,
+            Command::Guest(Guest::Relay { file }) => prometheus::relay(&file)?,
             Command::Run(options) => return runner::run(&options),
             Command::Says(options) => return says::run(&options),
             Command::Page(options) => return page::write(&options),

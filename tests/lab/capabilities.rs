@@ -1,0 +1,163 @@
+//! `capabilities`: what stops working without each capability of the manifests, and what the agent says about it. The real
+//! static binary in a pod's surroundings ([`pod`]) beside real NFS mounts; once with everything, then with each one dropped.
+
+mod pod;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use mountwarden::snapshot::Snapshot;
+use mountwarden::verdict::{Cause, State};
+
+use crate::guest::shell;
+use crate::interrupt;
+use crate::surface;
+use crate::uml::{Console, End, Guest, Host};
+
+use pod::Pod;
+pub(crate) use pod::become_agent;
+
+/// All that one of the manifests adds, in the order of docs/privileges.md.
+const CAPABILITIES: [&str; 8] =
+    ["SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_BIND_SERVICE", "SYSLOG", "SETUID", "SETGID", "DAC_OVERRIDE"];
+const LIMIT: Duration = Duration::from_secs(420);
+/// The first pass with its canary, on an emulated CPU.
+const SETTLED: Duration = Duration::from_secs(30);
+/// Two trial mounts with their (shortened) grace between them, and the questions to the server.
+const EXAMINED: Duration = Duration::from_secs(45);
+const POLL: Duration = Duration::from_millis(200);
+const OPEN: &str = "/mnt/cl";
+const PRIVATE: &str = "/mnt/private/cl";
+
+/// On the host: boots the guest, and puts its table into docs/privileges.md or compares it.
+pub(crate) fn run(agent: &Path) -> Result<bool> {
+    interrupt::take()?;
+    let host = Host::new(agent)?;
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab-out/capabilities");
+    let _ = std::fs::remove_dir_all(&out);
+    std::fs::create_dir_all(&out)?;
+    let guest = Guest {
+        name: "capabilities",
+        script: "guest/capabilities.sh",
+        out: &out,
+        console: Console::File,
+        arguments: Vec::new(),
+    };
+    match host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())))? {
+        End::PoweredOff => {}
+        End::Interrupted => bail!("interrupted"),
+        End::TimedOut => bail!("the guest did not end: lab-out/capabilities/"),
+    }
+    let table =
+        std::fs::read_to_string(out.join("table.md")).context("the guest left no table: lab-out/capabilities/")?;
+    print!("{table}");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/privileges.md");
+    let text = std::fs::read_to_string(&page)?;
+    let (begin, end) = ("<!-- make lab-capabilities writes from here -->\n", "<!-- to here -->");
+    let (before, rest) = text.split_once(begin).context("docs/privileges.md has no place for the table")?;
+    let (_, after) = rest.split_once(end).context("the table in docs/privileges.md has no end")?;
+    std::fs::write(&page, format!("{before}{begin}{table}{end}{after}"))?;
+    Ok(true)
+}
+
+/// What was found, by name, in words.
+type Facts = BTreeMap<&'static str, String>;
+
+/// In the guest: all runs, one after the other, and the table.
+pub(crate) fn measure() -> Result<()> {
+    let whole = facts(None)?;
+    println!("with all of them: {whole:#?}");
+    ensure!(whole["probed"] == "healthy" && whole["private"] == "healthy", "with all of them: {whole:#?}");
+    let mut table =
+        String::from("| dropped | what is other then (with all capabilities → without this one) |\n|---|---|\n");
+    for capability in CAPABILITIES {
+        let without = facts(Some(capability))?;
+        println!("without {capability}: {without:#?}");
+        let differs = |(name, value): (&&'static str, &String)| {
+            let with = whole.get(*name).map(String::as_str).unwrap_or_default();
+            (with != value).then(|| format!("{name}: {with} → {value}"))
+        };
+        let changes: Vec<String> = without.iter().filter_map(differs).collect();
+        let changes = if changes.is_empty() { "nothing here".to_owned() } else { changes.join("<br>") };
+        table += &format!("| `{capability}` | {} |\n", changes.replace('|', "\\|"));
+    }
+    Ok(std::fs::write("/run/out/table.md", table)?)
+}
+
+fn facts(without: Option<&'static str>) -> Result<Facts> {
+    let pod = Pod::start(without)?;
+    let begin = Instant::now();
+    let mut facts = Facts::new();
+    let first = wait(SETTLED, |seen| {
+        // Without the capability the canary may never come: then nothing is waited for but time.
+        let canary =
+            seen.mounts.iter().any(|mount| mount.canary.as_ref().is_some_and(|canary| !canary.result.is_empty()));
+        seen.ready && canary && begin.elapsed() > Duration::from_secs(8)
+    });
+    let Some(seen) = first else {
+        facts.insert("probed", format!("the agent does not come up: {}", pod.last_words()));
+        return Ok(facts);
+    };
+    facts.insert("probed", verdict(&seen, OPEN));
+    facts.insert("private", verdict(&seen, PRIVATE));
+    let canary = seen.mounts.iter().find(|mount| mount.mountpoint == OPEN).and_then(|mount| mount.canary.clone());
+    facts.insert("canary", canary.map_or("none".to_owned(), |canary| format!("{} {}", canary.result, canary.detail)));
+    facts.insert("canary in its own cgroup", format!("{:?}", seen.agent.canary_isolated));
+    for source in &seen.agent.evidence {
+        facts.insert(named(&source.source), source.error.clone().unwrap_or_else(|| "read".to_owned()));
+    }
+    ensure!(shell("fault unexport_beside")?.wait()?.success(), "the fault could not be made");
+    let after = wait(EXAMINED, |seen| {
+        let mount = seen.mounts.iter().find(|mount| mount.mountpoint == OPEN);
+        mount.is_some_and(|mount| {
+            mount.state == State::Stale
+                && mount.cause.is_some_and(|cause| cause != Cause::HandleInvalid)
+                && mount.gate.as_ref().is_some_and(|gate| !gate.words.is_empty())
+        })
+    });
+    let after = after.or_else(surface::snapshot).context("the agent is gone")?;
+    facts.insert("after the export was removed", verdict(&after, OPEN));
+    let gate = after.mounts.iter().find(|mount| mount.mountpoint == OPEN).and_then(|mount| mount.gate.clone());
+    facts.insert("trial mount", gate.map_or("none".to_owned(), |gate| gate.words));
+    drop(pod);
+    ensure!(shell("heal unexport_beside")?.wait()?.success(), "the repair failed");
+    Ok(facts)
+}
+
+/// State and cause of a mount, and why where it is not known.
+fn verdict(seen: &Snapshot, mountpoint: &str) -> String {
+    let Some(mount) = seen.mounts.iter().find(|mount| mount.mountpoint == mountpoint) else {
+        return "not listed".to_owned();
+    };
+    let cause = mount.cause.map_or(String::new(), |cause| format!(" ({cause})"));
+    let why = if mount.state == State::Unknown { format!(": {}", mount.evidence) } else { String::new() };
+    format!("{}{cause}{why}", mount.state)
+}
+
+/// The agent's document as soon as `holds`; else, when the time is over, the last one.
+fn wait(limit: Duration, holds: impl Fn(&Snapshot) -> bool) -> Option<Snapshot> {
+    let begin = Instant::now();
+    let mut last = None;
+    while begin.elapsed() < limit {
+        if let Some(seen) = surface::snapshot() {
+            if holds(&seen) {
+                return Some(seen);
+            }
+            last = Some(seen);
+        }
+        std::thread::sleep(POLL);
+    }
+    last
+}
+
+/// A name that lives for ever: there are three.
+fn named(source: &str) -> &'static str {
+    match source {
+        "kernel_log" => "kernel log",
+        "mountstats" => "mountstats",
+        "transport_state" => "transport state",
+        _ => "FUSE connections",
+    }
+}
