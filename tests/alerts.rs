@@ -42,6 +42,12 @@ fn the_rules_pass_their_tests() {
     tool("promtool", &["test", "rules", "rules_test.yaml"]);
 }
 
+/// What was scraped in a run of the lab (`make lab-prometheus RECORD=--record`), played at the speed of a real cluster.
+#[test]
+fn the_rules_pass_on_what_real_nfs_faults_left() {
+    tool("promtool", &["test", "rules", "lab_test.yaml"]);
+}
+
 #[test]
 fn the_alertmanager_example_is_valid() {
     tool("amtool", &["check-config", "alertmanager.example.yaml"]);

@@ -24,9 +24,9 @@ const CAPABILITIES: [&str; 8] =
     ["SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_BIND_SERVICE", "SYSLOG", "SETUID", "SETGID", "DAC_OVERRIDE"];
 const LIMIT: Duration = Duration::from_secs(420);
 /// The first pass with its canary, on an emulated CPU.
-const SETTLED: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(20);
 /// Two trial mounts with their (shortened) grace between them, and the questions to the server.
-const EXAMINED: Duration = Duration::from_secs(45);
+const EXAMINED: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(200);
 const OPEN: &str = "/mnt/cl";
 const PRIVATE: &str = "/mnt/private/cl";

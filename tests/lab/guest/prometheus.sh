@@ -27,6 +27,8 @@ start() {
   echo "$1" >/proc/sys/kernel/hostname
   printf '127.0.0.1 localhost\n%s nas\n' "$2" >/run/hosts.$1
   mount --bind /run/hosts.$1 /etc/hosts
+  # What this node's mounts were copied from may have had the other's already.
+  each umount_one 2>/dev/null
   each mount_one
   printf 'canary: {mounts: ["/mnt/d"], interval: 3s}\nbackoff_max: 12s\n' >/run/agent.$1.yaml
   /run/runner guest relay /run/out/$1.prom &
