@@ -10,9 +10,11 @@
 //! | `pods`, `api_pod`, `objects` | this node's pods (list and watch), their claims and volumes (when they are needed) |
 //! | `names` | both as the agent's loop uses them |
 //! | `uses`, `report`, `waits` | which pod sits on what or waits for what, and what is new about it (pure) |
+//! | `absent`, `lint` | pods without an object, annotations that mean nothing (pure) |
 //! | [`cleanup`] | removes what all of this leaves |
 //! | `events`, `condition`, `object` | Events, the Node's condition, [`node_mounts::NodeMounts`] |
 
+mod absent;
 mod api;
 mod api_pod;
 mod backoff;
@@ -20,6 +22,7 @@ pub mod cleanup;
 mod condition;
 mod connect;
 mod events;
+mod lint;
 mod names;
 pub mod node_mounts;
 mod object;

@@ -19,6 +19,8 @@ use crate::mounts::Mount;
 use crate::mounts::kubelet::KubeletPath;
 use crate::pods::names::{PodName, PodNames, VolumeName, VolumeOrigin};
 use crate::server::proxy;
+use crate::snapshot::PendingVolume;
+use crate::verdict::Finding;
 
 /// A volume that a pod waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +96,32 @@ pub fn waiting(names: &PodNames, mounted: &HashSet<(String, String)>) -> Vec<Wai
     all
 }
 
+/// Volumes for one node at a time that a pod of another node has: pods that expect to share what is not shared.
+#[must_use]
+pub fn not_shared(names: &PodNames) -> Vec<PendingVolume> {
+    let rows = |uid: &str, pod: &PodName, since: u64| -> Vec<PendingVolume> {
+        let row = |volume: &VolumeName| {
+            let (holder, claim) = (volume.held.as_ref()?, volume.claim.as_ref()?);
+            Some(PendingVolume {
+                pod_uid: uid.to_owned(),
+                volume: volume.directory.clone(),
+                source: volume.persistent_volume.clone().unwrap_or_default(),
+                since: book::seconds(since),
+                blocked: true,
+                finding: Some(Finding::NotShared),
+                evidence: format!("Claim {claim} is for one node at a time (ReadWriteOnce), and {holder} has it."),
+                advice: format!("To start this pod {}.", Finding::NotShared.advice()),
+                ..PendingVolume::default()
+            })
+        };
+        pod.volumes.iter().filter_map(row).collect()
+    };
+    let pods = names.iter().filter_map(|(uid, pod)| Some(rows(uid, pod, pod.waits_since?)));
+    let mut all: Vec<PendingVolume> = pods.flatten().collect();
+    all.sort_by(|a, b| a.since.total_cmp(&b.since).then_with(|| a.pod_uid.cmp(&b.pod_uid)));
+    all
+}
+
 /// Pods' volumes in a mount table: UID and directory.
 #[must_use]
 pub fn mounted(table: &[Mount]) -> HashSet<(String, String)> {
@@ -150,6 +178,22 @@ mod tests {
         let one = waiting(&names(volumes.clone(), Some(7)), &mounted(&table.mounts));
         assert_eq!(one.iter().map(|one| one.directory.as_str()).collect::<Vec<_>>(), ["pv-b"]);
         assert!(waiting(&names(volumes, None), &HashSet::new()).is_empty(), "its sandbox stands");
+    }
+
+    #[test]
+    fn a_disk_that_a_pod_of_another_node_has_is_not_shared() {
+        let disk = |held: Option<&str>| VolumeName {
+            claim: Some("data".into()),
+            origin: None,
+            held: held.map(str::to_owned),
+            ..volume("data", "", "", "")
+        };
+        let held = || vec![disk(Some("pod shop/web-1 on node node-b"))];
+        let rows = not_shared(&names(held(), Some(7)));
+        assert_eq!((rows.len(), rows[0].blocked, rows[0].why()), (1, true, "not_shared"));
+        assert!(rows[0].evidence.contains("Claim data") && rows[0].evidence.contains("on node node-b"), "{rows:?}");
+        assert!(not_shared(&names(held(), None)).is_empty(), "it does not wait");
+        assert!(not_shared(&names(vec![disk(None)], Some(7))).is_empty());
     }
 
     #[test]

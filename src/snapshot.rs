@@ -205,12 +205,23 @@ pub struct PendingVolume {
     pub blocked: bool,
     /// Why, as far as it is proven.
     pub cause: Option<Cause>,
+    /// What keeps it from being mounted is no fault: `not_shared`.
+    pub finding: Option<Finding>,
     /// What was seen, in words.
     pub evidence: String,
     /// What to do.
     pub advice: String,
     /// When the server was last asked.
     pub checked: Option<UnixSeconds>,
+}
+
+impl PendingVolume {
+    /// The word for why it is waited for: of the finding or the cause; `unknown` where neither is known.
+    #[must_use]
+    pub fn why(&self) -> &'static str {
+        let cause = self.cause.unwrap_or(Cause::Unknown).as_str();
+        self.finding.map_or(cause, Finding::as_str)
+    }
 }
 
 /// A `mount` that waits in the kernel.

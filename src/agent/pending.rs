@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::core::{Core, Event};
 use crate::diagnose::options::MountOptions;
 use crate::diagnose::server::offered;
-use crate::pending::book::{Answer, Book};
+use crate::pending::book::{Answer, Book, LISTED};
 use crate::pending::mounting::{self, Mounting};
-use crate::pending::{Wanted, mounted, waiting};
+use crate::pending::{Wanted, mounted, not_shared, waiting};
 use crate::probe::schedule::Now;
 use crate::snapshot::{KubeletMount, PendingVolume, UnixSeconds};
-use crate::verdict::Severity;
+use crate::verdict::{Finding, Severity};
 
 /// It is looked so often who waits.
 const LOOK: Duration = Duration::from_secs(2);
@@ -112,7 +112,12 @@ impl Core {
 
     /// Rows of the snapshot: volumes that are waited for, how many there are, and mounts that hang.
     pub(super) fn pending_rows(&self, wall: UnixSeconds) -> (Vec<PendingVolume>, usize, Vec<KubeletMount>) {
-        let (rows, count) = self.pending_pods.book.rows(self.now(), wall);
+        let (mut rows, mut count) = self.pending_pods.book.rows(self.now(), wall);
+        if !self.config.silence_findings.contains(&Finding::NotShared) {
+            let more = not_shared(&self.names);
+            count += more.len();
+            rows.extend(more.into_iter().take(LISTED.saturating_sub(rows.len())));
+        }
         (rows, count, self.pending_pods.book.mounts().hung.clone())
     }
 }

@@ -45,7 +45,7 @@ const WAITING: usize = 20;
 fn waiting(out: &mut String, snapshot: &Snapshot) {
     for row in snapshot.pending.iter().take(WAITING) {
         let pod = if row.pod.is_empty() { row.pod_uid.clone() } else { format!("{}/{}", row.namespace, row.pod) };
-        let cause = row.cause.map_or("-", |cause| cause.as_str());
+        let cause = row.why();
         let words = format!(
             "pod {pod} waits for volume {} ({}) for {}: {cause}",
             row.volume,

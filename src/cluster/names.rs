@@ -92,12 +92,14 @@ fn volume_of(pod: &ApiPod, volume: &Volume, objects: &Objects) -> VolumeName {
     };
     let Some(claim) = objects.claim(&pod.metadata.namespace, claim) else { return name };
     name.storage_class.clone_from(&claim.spec.storage_class_name);
-    let Some((persistent, volume)) = objects.volume_of(claim) else { return name };
+    let Some((persistent, of_claim)) = objects.volume_of(claim) else { return name };
     persistent.clone_into(&mut name.directory);
     name.persistent_volume = Some(persistent.to_owned());
-    if let Some(volume) = volume {
+    if let Some(volume) = of_claim {
         name.origin = claimed_origin(&volume.spec);
         name.mount_options = volume.spec.mount_options.join(",");
+        let claim = (pod.metadata.namespace.clone(), name.claim.clone().unwrap_or_default());
+        name.held = objects.holders.get(&claim).filter(|_| pod.waits_since().is_some()).cloned();
         name.storage_class = name.storage_class.or_else(|| volume.spec.storage_class_name.clone());
     }
     name.storage_class = name.storage_class.filter(|class| !class.is_empty());
@@ -112,6 +114,14 @@ fn own_origin(volume: &Volume) -> Option<VolumeOrigin> {
         Some(path) => Some(VolumeOrigin::HostPath(path.path.clone().into())),
         None => Some(VolumeOrigin::Local),
     }
+}
+
+/// A CSI volume of which nothing says that it lies on the network: a disk, as far as anybody can tell.
+pub(super) fn is_disk(spec: &VolumeSpec) -> bool {
+    let shared =
+        ["nfs", "efs", "smb", "cifs", "filestore", "fsx", "file", "cephfs", "gluster", "lustre", "juicefs", "fuse"];
+    let driver = spec.network.csi.as_ref().map_or("", |csi| csi.driver.as_str());
+    claimed_origin(spec).is_none() && !shared.iter().any(|word| driver.contains(word))
 }
 
 /// A CSI volume may be a disk as well as a share: only a source that says where it leads is on the network for sure.

@@ -112,7 +112,8 @@ pub struct DeadMount {
     pub cause: Option<String>,
     /// Since when.
     pub since: String,
-    /// Pods that use it, as `namespace/name`, or by UID where the name is not known; at most 20.
+    /// Pods that use it, as `namespace/name`, by UID where the name is not known, as `orphan UID` where there is no such pod;
+    /// at most 20.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub pods: Vec<String>,
@@ -132,7 +133,7 @@ pub struct WaitingVolume {
     pub volume: String,
     /// What is to be mounted.
     pub source: String,
-    /// Cause word; `unknown` where only the kubelet's hanging mount shows it.
+    /// Cause word, or `not_shared`; `unknown` where only the kubelet's hanging mount shows it.
     pub cause: String,
     /// Since when the pod waits.
     pub since: String,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::absent::Absent;
 use super::api::{Failure, Kube};
 use super::backoff::Backoff;
 use super::node_mounts::{
@@ -20,7 +21,7 @@ use super::{text, uses};
 use crate::pods::names::PodNames;
 use crate::snapshot::rfc3339 as time;
 use crate::snapshot::{MountStatus, PendingVolume, Snapshot};
-use crate::verdict::{Severity, State};
+use crate::verdict::{Cause, Severity, State};
 
 /// Pods that are listed with a mount.
 const LISTED_PODS: usize = 20;
@@ -31,7 +32,12 @@ const LONGEST: usize = 512;
 const COLLECTION: &str = "/apis/mountwarden.io/v1alpha1/nodemounts";
 
 /// What the node is like, without the time of writing.
-pub(super) fn status(snapshot: &Snapshot, names: &PodNames, requests: &[RescueRequest]) -> NodeMountsStatus {
+pub(super) fn status(
+    snapshot: &Snapshot,
+    names: &PodNames,
+    absent: &Absent,
+    requests: &[RescueRequest],
+) -> NodeMountsStatus {
     let count = |severity| number(snapshot.mounts.iter().filter(|mount| mount.severity() == severity).count());
     let mut bad: Vec<&MountStatus> = snapshot.mounts.iter().filter(|mount| mount.state != State::Healthy).collect();
     bad.sort_by(|a, b| {
@@ -46,8 +52,8 @@ pub(super) fn status(snapshot: &Snapshot, names: &PodNames, requests: &[RescueRe
     let blocked: Vec<&PendingVolume> = snapshot.pending.iter().filter(|row| row.blocked).collect();
     let pending: BTreeSet<&str> = blocked.iter().map(|row| row.pod_uid.as_str()).collect();
     let (cause, since) = match (worst, blocked.first()) {
-        (Some(worst), _) => (worst.cause, Some(worst.since)),
-        (None, Some(row)) => (row.cause, Some(row.since)),
+        (Some(worst), _) => (worst.cause.map(Cause::as_str), Some(worst.since)),
+        (None, Some(row)) => (Some(row.why()), Some(row.since)),
         (None, None) => (None, None),
     };
     NodeMountsStatus {
@@ -58,11 +64,11 @@ pub(super) fn status(snapshot: &Snapshot, names: &PodNames, requests: &[RescueRe
         pods: number(pods.len()),
         pending: number(pending.len()),
         worst: worst.map(|mount| mount.state.to_string()),
-        cause: cause.map(|cause| cause.to_string()),
+        cause: cause.map(str::to_owned),
         since: since.map(time),
         reported: String::new(),
         version: snapshot.version.clone(),
-        mounts: bad.iter().take(MAX_MOUNTS).map(|mount| dead_mount(mount, names)).collect(),
+        mounts: bad.iter().take(MAX_MOUNTS).map(|mount| dead_mount(mount, names, absent)).collect(),
         mounts_left_out: number(bad.len().saturating_sub(MAX_MOUNTS)),
         waiting: blocked.iter().take(MAX_WAITING).map(|row| waiting(row)).collect(),
         requests: requests.iter().take(MAX_REQUESTS).cloned().collect(),
@@ -71,9 +77,9 @@ pub(super) fn status(snapshot: &Snapshot, names: &PodNames, requests: &[RescueRe
     }
 }
 
-fn dead_mount(mount: &MountStatus, names: &PodNames) -> DeadMount {
+fn dead_mount(mount: &MountStatus, names: &PodNames, absent: &Absent) -> DeadMount {
     let uids: BTreeSet<String> = uses::places(mount, names).into_iter().map(|place| place.uid).collect();
-    let full = |uid: &String| names.pod(uid).map_or_else(|| uid.clone(), |pod| text::word(&pod.full()));
+    let full = |uid: &String| text::word(&absent.name(uid, names));
     DeadMount {
         mountpoint: text::line(&mount.mountpoint, LONGEST),
         source: text::line(&mount.source, LONGEST),
@@ -92,7 +98,7 @@ fn waiting(row: &PendingVolume) -> WaitingVolume {
         pod: text::word(if row.pod.is_empty() { &row.pod_uid } else { &row.pod }),
         volume: text::word(&row.volume),
         source: text::line(&row.source, LONGEST),
-        cause: row.cause.map(|cause| cause.to_string()).unwrap_or_default(),
+        cause: row.why().to_owned(),
         since: time(row.since),
         words: text::line(&row.evidence, LONGEST),
     }

@@ -1,6 +1,8 @@
 //! What is read of the cluster when a pod needs it: claims, volumes, annotations of namespaces and of the Node. Kept
 //! while a pod needs it, read again now and then; a reading that fails keeps the last one.
 
+mod holders;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
@@ -84,6 +86,8 @@ pub(super) struct Objects {
     pub(super) volumes: HashMap<String, Arc<Volume>>,
     pub(super) namespaces: HashMap<String, Arc<Annotated>>,
     pub(super) node: Option<Arc<Annotated>>,
+    /// Of claims for one node that a pod here waits for: the pod of another node that has it, with its node.
+    pub(super) holders: HashMap<(String, String), String>,
 }
 
 impl Objects {
@@ -120,6 +124,7 @@ pub(super) struct Reader {
     claims: Due<(String, String)>,
     volumes: Due<String>,
     namespaces: Due<String>,
+    others: Due<String>,
     next_node: Instant,
     publish: watch::Sender<Arc<Objects>>,
 }
@@ -136,6 +141,7 @@ impl Reader {
             claims: Due(HashMap::new()),
             volumes: Due(HashMap::new()),
             namespaces: Due(HashMap::new()),
+            others: Due(HashMap::new()),
             next_node: Instant::now(),
             publish,
         };
@@ -201,6 +207,7 @@ impl Reader {
             let Some(volume) = kept(&mut self.volumes, &name, read, self.pace) else { continue };
             self.known.volumes.insert(name, Arc::new(volume));
         }
+        self.look_for_holders(pods, now).await;
         self.publish.send_replace(Arc::new(self.known.clone()));
     }
 

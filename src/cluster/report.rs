@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::absent::Absent;
 use super::objects::Objects;
 use super::text;
 use super::uses::{self, Place, Use};
@@ -49,7 +50,8 @@ pub(super) struct Said {
     pub(super) state: &'static str,
     /// There is nothing the matter any more.
     pub(super) well: bool,
-    pub(super) cause: Option<Cause>,
+    /// Word of its cause, or of the finding; empty where there is none.
+    pub(super) cause: &'static str,
     pub(super) words: String,
 }
 
@@ -60,13 +62,21 @@ struct Standing {
     cause: Option<Cause>,
     /// When it left `healthy`.
     bad_since: UnixSeconds,
-    /// The line was written, and with the pod's name.
+    /// The line was written, and how well the pod was known then.
     said: bool,
-    named: bool,
+    named: Named,
     /// An Event was wished for this state.
     announced: bool,
     /// One was wished since it left `healthy`.
     ever: bool,
+}
+
+/// How well a pod is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Uid,
+    Orphan,
+    Pod,
 }
 
 /// What is not well, by pod and volume and by claim.
@@ -75,6 +85,7 @@ pub(super) struct Reporter {
     pods: BTreeMap<Place, Standing>,
     claims: HashMap<(String, String), Standing>,
     waits: Waits,
+    absent: Absent,
 }
 
 /// What one look at the node gives.
@@ -112,6 +123,7 @@ impl Reporter {
         if !snapshot.ready {
             return news;
         }
+        self.absent.look(snapshot, names);
         let uses = uses::of(snapshot, names);
         for (place, found) in &uses {
             self.pod(place, found, snapshot.generated, names, &mut news);
@@ -123,6 +135,11 @@ impl Reporter {
         news
     }
 
+    /// Pods without an object.
+    pub(super) fn absent(&self) -> &Absent {
+        &self.absent
+    }
+
     fn pod(&mut self, place: &Place, found: &Use, now: UnixSeconds, names: &PodNames, news: &mut News) {
         let pod = names.pod(&place.uid);
         let present = self.pods.get(place).copied();
@@ -132,7 +149,7 @@ impl Reporter {
             State::Healthy => {
                 let Some(before) = self.pods.remove(place) else { return };
                 let end = Ended { before, at: found.since.min(now) };
-                news.lines.push(said(place, pod, found, end.words()));
+                news.lines.push(said(place, &self.absent.name(&place.uid, names), pod, found, end.words()));
                 if let Some(pod) = pod.filter(|_| before.ever) {
                     news.wishes.push(wish(
                         about_pod(pod),
@@ -146,9 +163,14 @@ impl Reporter {
             state => {
                 let mut standing = begun(present, found);
                 let words = standing.words(found);
-                if !standing.said || (pod.is_some() && !standing.named) {
-                    (standing.said, standing.named) = (true, pod.is_some());
-                    news.lines.push(said(place, pod, found, words.clone()));
+                let named = match pod {
+                    Some(_) => Named::Pod,
+                    None if self.absent.is_orphan(&place.uid) => Named::Orphan,
+                    None => Named::Uid,
+                };
+                if !standing.said || standing.named < named {
+                    (standing.said, standing.named) = (true, named);
+                    news.lines.push(said(place, &self.absent.name(&place.uid, names), pod, found, words.clone()));
                 }
                 if let (Some(pod), Some(reason), false) = (pod, reason(state), standing.announced) {
                     (standing.announced, standing.ever) = (true, true);
@@ -219,15 +241,20 @@ impl Reporter {
 fn begun(before: Option<Standing>, found: &Use) -> Standing {
     match before {
         Some(before) if before.state == found.state => Standing { cause: found.cause.or(before.cause), ..before },
-        Some(before) => {
-            Standing { state: found.state, cause: found.cause, said: false, named: false, announced: false, ..before }
-        }
+        Some(before) => Standing {
+            state: found.state,
+            cause: found.cause,
+            said: false,
+            named: Named::Uid,
+            announced: false,
+            ..before
+        },
         None => Standing {
             state: found.state,
             cause: found.cause,
             bad_since: found.since,
             said: false,
-            named: false,
+            named: Named::Uid,
             announced: false,
             ever: false,
         },
@@ -288,13 +315,13 @@ fn note(place: &Place, pod: &PodName, found: &Use, words: &str, advise: bool) ->
     text::line(&format!("{named} {words}{advice}"), text::NOTE)
 }
 
-fn said(place: &Place, pod: Option<&PodName>, found: &Use, words: String) -> Said {
-    let name = pod.map_or_else(|| place.uid.clone(), PodName::full);
+fn said(place: &Place, name: &str, pod: Option<&PodName>, found: &Use, words: String) -> Said {
     let volume = pod.and_then(|pod| pod.volume_in(&place.directory)).map_or(&place.directory, |volume| &volume.volume);
-    let (pod, volume) = (text::word(&name), text::word(volume));
+    let (pod, volume) = (text::word(name), text::word(volume));
     let words = text::line(&format!("{pod}: volume {volume} ({}) {words}", source_of(found)), text::NOTE);
     let (state, well) = (found.state.as_str(), found.state == State::Healthy);
-    Said { pod, volume, state, well, cause: found.cause, words }
+    let cause = found.cause.map_or("", Cause::as_str);
+    Said { pod, volume, state, well, cause, words }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::api::Kube;
 use super::connect::{self, ConnectError};
+use super::lint::Lint;
 use super::node_mounts::NodeMountsStatus;
 use super::objects::{Objects, Reader};
 use super::pace::Pace;
@@ -157,6 +158,7 @@ impl Parts {
             condition: condition_to,
             object: object_to,
             reporter: Reporter::default(),
+            lint: Lint::default(),
         };
         tasks.spawn(talker.run(pods, objects, self.snapshots));
         let ended = tokio::select! {
@@ -202,6 +204,7 @@ struct Talker {
     condition: watch::Sender<Option<condition::Condition>>,
     object: watch::Sender<Option<NodeMountsStatus>>,
     reporter: Reporter,
+    lint: Lint,
 }
 
 impl Talker {
@@ -221,6 +224,7 @@ impl Talker {
                 }
                 news
             });
+            self.lint.look(&known).iter().for_each(|words| tracing::warn!("{words}"));
             let snapshot = snapshots.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
                 let objects = Arc::clone(&objects.borrow());
@@ -248,7 +252,10 @@ impl Talker {
             changed(&self.condition, condition);
         }
         if snapshot.ready {
-            changed(&self.object, object::status(snapshot, names, &requests::of(snapshot, names)));
+            changed(
+                &self.object,
+                object::status(snapshot, names, self.reporter.absent(), &requests::of(snapshot, names)),
+            );
         }
     }
 }
@@ -267,7 +274,6 @@ fn changed<T: PartialEq>(to: &watch::Sender<Option<T>>, value: T) {
 /// One line per transition and pod.
 fn say(said: &Said) {
     let Said { pod, volume, state, well, cause, words } = said;
-    let cause = cause.map(|cause| cause.as_str()).unwrap_or_default();
     if *well {
         tracing::info!(pod, volume, state, "{words}");
     } else {

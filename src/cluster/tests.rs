@@ -200,3 +200,35 @@ fn cleanup_removes_what_agents_left_and_nothing_else() {
     bench.server.fault(On::path("/nodes"), Fault::Status(403));
     assert!(run(false).failed[0].contains("cannot list nodes"), "a right that is missing is named");
 }
+
+#[test]
+fn a_disk_for_one_node_that_a_pod_elsewhere_has_is_named_with_that_pod() {
+    let bench = Bench::start(100);
+    let mut claim = objects::claim("shop", "disk", "pv-disk");
+    claim["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
+    bench.server.put(claim);
+    let mut volume = objects::volume("pv-disk", "", "", ("shop", "disk"));
+    volume["spec"]["nfs"] = Value::Null;
+    volume["spec"]["csi"] = json!({"driver": "ebs.csi.aws.com", "volumeHandle": "vol-0a"});
+    bench.server.put(volume);
+    let mut other = bench::pod(1, "disk");
+    other["spec"]["nodeName"] = json!("node-b");
+    bench.server.put(other);
+    let held = |bench: &Bench| {
+        let names = bench.names();
+        names.pod(&uid(0)).and_then(|pod| pod.volumes.first()?.held.clone())
+    };
+    bench.server.put(bench::pod(0, "disk"));
+    bench.until("its volume is known", |bench| {
+        bench.names().pod(&uid(0)).is_some_and(|pod| pod.volume_in("pv-disk").is_some())
+    });
+    let lists = |bench: &Bench| bench.server.asked_for("GET", "/namespaces/shop/pods").len();
+    assert_eq!((held(&bench), lists(&bench)), (None, 0), "it runs, and nobody is asked");
+    bench.server.modify("pods", "shop", "web-0", |pod| {
+        pod["status"] = json!({"phase": "Pending", "startTime": "2026-11-21T03:00:00Z",
+            "containerStatuses": [{"name": "app", "state": {"waiting": {"reason": "ContainerCreating"}}}]});
+    });
+    bench.until("it is named", |bench| held(bench).as_deref() == Some("pod shop/web-1 on node node-b"));
+    bench.server.terminate("shop", "web-1");
+    bench.until("one that goes hands it over", |bench| held(bench).is_none());
+}

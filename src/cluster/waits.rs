@@ -7,12 +7,11 @@ use super::report::{About, MANY, News, PENDING, RECOVERED, Said, Wish, about_pod
 use super::text;
 use crate::pods::names::PodNames;
 use crate::snapshot::{PendingVolume, Snapshot, UnixSeconds, rfc3339 as time};
-use crate::verdict::Cause;
 
 /// What was said about one volume of one pod, or about one claim.
 #[derive(Debug, Clone, Copy)]
 struct Told {
-    cause: Option<Cause>,
+    why: &'static str,
     since: UnixSeconds,
 }
 
@@ -31,14 +30,14 @@ impl Waits {
         let key = |row: &PendingVolume| (row.pod_uid.clone(), row.volume.clone());
         let blocked = || snapshot.pending.iter().filter(|row| row.blocked && !row.pod.is_empty());
         for row in blocked() {
-            let said = Told { cause: row.cause, since: row.since };
+            let said = Told { why: row.why(), since: row.since };
             let before = self.pods.insert(key(row), said);
-            if before.is_some_and(|before| before.cause == row.cause) {
+            if before.is_some_and(|before| before.why == row.why()) {
                 continue;
             }
             let Some(pod) = names.pod(&row.pod_uid) else { continue };
             let words = words(row);
-            news.lines.push(line(row, &words, row.cause));
+            news.lines.push(line(row, &words, false));
             news.wishes.push(wish(about_pod(pod), row, PENDING, &note(row, &words), snapshot.generated));
         }
         self.claims(blocked(), objects, snapshot.generated, news);
@@ -60,12 +59,10 @@ impl Waits {
                 ..PendingVolume::default()
             };
             let volume = text::word(&row.volume);
-            let cause = said.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-            let words = format!(
-                "volume {volume} is no longer waited for; the pod had waited since {}{cause}",
-                time(said.since)
-            );
-            news.lines.push(line(&row, &words, None));
+            let Told { why, since } = said;
+            let words =
+                format!("volume {volume} is no longer waited for; the pod had waited since {} ({why})", time(since));
+            news.lines.push(line(&row, &words, true));
             news.wishes.push(wish(about_pod(pod), &row, RECOVERED, &words, snapshot.generated));
         }
     }
@@ -92,8 +89,8 @@ impl Waits {
                 name: key.1.clone(),
                 uid: claim.metadata.uid.clone(),
             };
-            let before = self.claims.insert(key, Told { cause: row.cause, since: row.since });
-            if before.is_none_or(|before| before.cause != row.cause) {
+            let before = self.claims.insert(key, Told { why: row.why(), since: row.since });
+            if before.is_none_or(|before| before.why != row.why()) {
                 let words = format!("{pods} pods of this node wait for it. {}", note(row, &words(row)));
                 news.wishes.push(wish(about, row, PENDING, &words, now));
             }
@@ -104,12 +101,12 @@ impl Waits {
 /// `volume data (claim web, srv:/export) is not mounted, and the pod waits since ...: server_refused`
 fn words(row: &PendingVolume) -> String {
     let claim = row.claim.as_ref().map(|claim| format!("claim {}, ", text::word(claim))).unwrap_or_default();
-    let cause = row.cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     format!(
-        "volume {} ({claim}{}) is not mounted, and the pod waits since {}{cause}",
+        "volume {} ({claim}{}) is not mounted, and the pod waits since {}: {}",
         text::word(&row.volume),
         text::word(&row.source),
-        time(row.since)
+        time(row.since),
+        row.why()
     )
 }
 
@@ -122,12 +119,13 @@ fn note(row: &PendingVolume, words: &str) -> String {
         .join(" ")
 }
 
-fn line(row: &PendingVolume, words: &str, cause: Option<Cause>) -> Said {
+fn line(row: &PendingVolume, words: &str, well: bool) -> Said {
     let pod = text::word(&format!("{}/{}", row.namespace, row.pod));
     let evidence = if row.evidence.is_empty() { String::new() } else { format!(". {}", row.evidence) };
     let words = text::line(&format!("{pod}: {words}{evidence}"), text::NOTE);
-    let state = if cause.is_some() { "pending" } else { "mounted" };
-    Said { pod, volume: text::word(&row.volume), state, well: cause.is_none(), cause, words }
+    let state = if well { "mounted" } else { "pending" };
+    let cause = if well { "" } else { row.why() };
+    Said { pod, volume: text::word(&row.volume), state, well, cause, words }
 }
 
 fn wish(about: About, row: &PendingVolume, reason: &'static str, note: &str, at: UnixSeconds) -> Wish {
@@ -143,6 +141,7 @@ mod tests {
     use super::*;
     use crate::cluster::tests::bench::{snapshot, uid};
     use crate::pods::names::PodName;
+    use crate::verdict::Cause;
 
     fn names(pods: &[usize], terminating: bool) -> PodNames {
         let pod = |index: &usize| {

@@ -22,7 +22,7 @@ pub const IN_FLIGHT: usize = 4;
 const MOST: usize = 1024;
 
 /// Rows of a snapshot.
-const LISTED: usize = 200;
+pub const LISTED: usize = 200;
 
 /// Since the agent's start.
 type Now = Duration;
@@ -213,9 +213,13 @@ impl Book {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "seconds since the epoch")]
 fn since(one: &Waiting) -> UnixSeconds {
-    one.since as f64
+    seconds(one.since)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds since the epoch")]
+pub(super) fn seconds(since: u64) -> UnixSeconds {
+    since as f64
 }
 
 #[cfg(test)]

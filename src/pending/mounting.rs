@@ -23,7 +23,7 @@ const LISTED: usize = 16;
 /// A name in `stat` has at most so many bytes (TASK_COMM_LEN - 1); those of the kernel's threads are longer since 5.17.
 const SHORT: usize = 15;
 
-/// A mount that takes longer than this many seconds is not only slow.
+/// A mount that has taken so many seconds is not only slow.
 const LONG: f64 = 15.0;
 
 /// Parents that are followed.
@@ -42,7 +42,7 @@ impl Mounting {
     /// The longest one, in words.
     #[must_use]
     pub fn words(&self) -> Option<String> {
-        let KubeletMount { pid, name, by, function, .. } = self.hung.first().filter(|one| one.seconds >= LONG)?;
+        let KubeletMount { pid, name, by, function, .. } = self.hung.first()?;
         let place = function.as_ref().map(|function| format!(" ({function})")).unwrap_or_default();
         Some(format!("{name} (pid {pid}, started by {by}) waits in the kernel{place}."))
     }
@@ -92,6 +92,7 @@ pub fn look(proc_root: &Path) -> std::io::Result<Mounting> {
             });
         }
     }
+    found.hung.retain(|mount| mount.seconds >= LONG);
     found.hung.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then(a.pid.cmp(&b.pid)));
     found.hung.truncate(LISTED);
     found.managers.sort();

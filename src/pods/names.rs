@@ -102,6 +102,8 @@ pub struct VolumeName {
     pub origin: Option<VolumeOrigin>,
     /// `mountOptions` of the PersistentVolume, as mount(8) takes them.
     pub mount_options: String,
+    /// The volume is for one node at a time, the pod waits for it, and this pod of another node has it (`pod shop/a on node b`).
+    pub held: Option<String>,
 }
 
 /// Where a volume comes from, by its specification.

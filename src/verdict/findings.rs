@@ -77,6 +77,8 @@ findings! {
     PeerSilent = "peer_silent",
     /// Another node's record is seen here later than it was written.
     PeerLate = "peer_late",
+    /// A pod waits for a volume for one node that a pod of another node has.
+    NotShared = "not_shared",
 }
 
 impl Finding {

@@ -112,6 +112,11 @@ impl Agent {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// Where its page and its JSON are.
+    pub fn ui_address(&self) -> SocketAddr {
+        self.ui
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -64,3 +64,55 @@ fn the_note_says_since_when_it_has_not_been_well() {
     assert!(news.wishes[0].note.contains(expected), "{}", news.wishes[0].note);
     assert!(news.lines[0].words.starts_with("shop/web-0: volume pv-data (srv:/a) is stale"), "{:?}", news.lines);
 }
+
+#[test]
+fn a_pod_that_the_api_does_not_know_is_called_an_orphan_after_a_minute() {
+    let (mut reporter, names) = (Reporter::default(), names(&[]));
+    let mut at = |seconds| {
+        let mut snapshot = snapshot(&[dead("srv:/a", State::Hung, &[0], 60.0)]);
+        snapshot.generated = seconds;
+        let news = reporter.look(&snapshot, &names, &Objects::default());
+        (news.lines.into_iter().map(|line| line.pod).collect::<Vec<_>>(), news.wishes.len())
+    };
+    assert_eq!(at(100.0), (vec![uid(0)], 0));
+    assert_eq!(at(130.0), (vec![], 0));
+    assert_eq!(at(170.0), (vec![format!("orphan {}", uid(0))], 0), "there is no pod to send an Event to");
+    assert_eq!(at(180.0), (vec![], 0));
+}
+
+#[test]
+fn two_pods_of_one_name_in_succession_are_two() {
+    let named = |uid: &str| {
+        let pod = PodName { namespace: "shop".into(), name: "web-0".into(), api_uid: uid.into(), ..PodName::default() };
+        PodNames::new(HashMap::from([(uid.to_owned(), pod)]), true)
+    };
+    let mut reporter = Reporter::default();
+    let mut topics = |index: usize| {
+        let news = reporter.look(
+            &snapshot(&[dead("srv:/a", State::Hung, &[index], 60.0)]),
+            &named(&uid(index)),
+            &Objects::default(),
+        );
+        news.wishes.into_iter().map(|wish| (wish.about.uid, wish.topic)).collect::<Vec<_>>()
+    };
+    let (first, second) = (topics(0), topics(1));
+    assert_eq!((first.len(), second.len()), (1, 1), "each has its own Event");
+    assert!(first[0].0 == uid(0) && second[0].0 == uid(1) && first[0].1 != second[0].1, "{first:?} {second:?}");
+}
+
+#[test]
+fn a_static_pod_is_found_by_its_manifest_and_told_by_its_object() {
+    const MANIFEST: &str = "8d2d9a3d1b7e4c6f9a0b1c2d3e4f5061";
+    let pod = PodName {
+        namespace: "kube-system".into(),
+        name: "backup-node-a".into(),
+        api_uid: "api-uid".into(),
+        ..PodName::default()
+    };
+    let names = PodNames::new(HashMap::from([(MANIFEST.to_owned(), pod)]), true);
+    let mut mount = dead("srv:/a", State::Hung, &[], 60.0);
+    mount.paths = vec![format!("/var/lib/kubelet/pods/{MANIFEST}/volumes/kubernetes.io~nfs/data")];
+    let news = Reporter::default().look(&snapshot(&[mount]), &names, &Objects::default());
+    assert_eq!(news.lines[0].pod, "kube-system/backup-node-a");
+    assert_eq!((news.wishes[0].about.uid.as_str(), news.wishes[0].about.name.as_str()), ("api-uid", "backup-node-a"));
+}

@@ -42,7 +42,7 @@ pub(super) fn volumes(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<()
 pub(super) fn pending(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), RenderError> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::from([(Cause::Unknown.as_str(), 0)]);
     for row in &snapshot.pending {
-        *counts.entry(row.cause.unwrap_or(Cause::Unknown).as_str()).or_default() += 1;
+        *counts.entry(row.why()).or_default() += 1;
     }
     // What is not listed is counted all the same.
     let left_out = snapshot.pending_count.saturating_sub(snapshot.pending.len());
@@ -53,8 +53,7 @@ pub(super) fn pending(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), Re
     page.family(&catalog::VOLUME_PENDING_SINCE, |family| {
         let blocked = snapshot.pending.iter().filter(|row| row.blocked).map(|row| {
             let pod = if row.pod.is_empty() { &row.pod_uid } else { &row.pod };
-            let cause = row.cause.unwrap_or(Cause::Unknown).as_str();
-            ([row.namespace.as_str(), pod, &row.volume, &row.source, cause], row.since)
+            ([row.namespace.as_str(), pod, &row.volume, &row.source, row.why()], row.since)
         });
         // Two pods of one name in succession differ by their UID alone: one series for both.
         let series: BTreeMap<_, f64> = blocked.collect();

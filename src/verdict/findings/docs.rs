@@ -16,7 +16,8 @@ findings:
   silence: [soft_writable]
 ```
 
-NFS alone is looked at, as options of other filesystems say other things. `address_drift` needs the server's name resolved
+NFS alone is looked at, as options of other filesystems say other things; `not_shared` is a finding about a pod that does
+not start, and stands with it ([kubernetes.md](kubernetes.md#pods-that-do-not-start)). `address_drift` needs the server's name resolved
 anew and is reported only where the agent does that.
 
 | finding | is the case | comes of it | what to do | says who |

@@ -24,12 +24,18 @@ const EFS: Source = (
 );
 const RFC8881: Source = ("RFC 8881, section 2.10", "https://www.rfc-editor.org/rfc/rfc8881#section-2.10");
 const MOUNTINFO: Source = ("proc_pid_mountinfo(5)", "https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html");
+const ACCESS_MODES: Source =
+    ("Kubernetes: access modes", "https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes");
 const CANARY: Source = ("canaries", "canary.md");
 const MEASURED: Source = ("measured in the lab", "");
 
 pub(super) fn of(finding: Finding) -> Words {
     match finding {
-        Finding::MaybeReplaced | Finding::Hidden | Finding::AddressDrift | Finding::ReadonlySuperblock => seen(finding),
+        Finding::MaybeReplaced
+        | Finding::Hidden
+        | Finding::AddressDrift
+        | Finding::ReadonlySuperblock
+        | Finding::NotShared => seen(finding),
         Finding::CanaryRefused
         | Finding::UnreadableByB
         | Finding::UnreadableEntries
@@ -55,6 +61,12 @@ fn seen(finding: Finding) -> Words {
             consequence: "it cannot be reached or probed by its path, and comes to light again when the other one is unmounted; mounting twice is the usual reason",
             advice: "see both with `findmnt -R`, unmount what is too much, and look for a second fstab line or unit",
             sources: &[MOUNTINFO],
+        },
+        Finding::NotShared => Words {
+            means: "a pod waits for a volume that only one node can have at a time (ReadWriteOnce, a disk), and a pod of another node has it",
+            consequence: "the pods do not share their data as they are meant to: this one never starts while the other runs",
+            advice: "put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet)",
+            sources: &[ACCESS_MODES],
         },
         Finding::ReadonlySuperblock => Words {
             means: "the mount is read-write, the superblock below it read-only",
