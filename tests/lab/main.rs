@@ -152,8 +152,8 @@ enum Guest {
     Metrics { mountpoint: String },
     /// The runs of `capabilities`.
     Capabilities,
-    /// Becomes the agent in a pod's surroundings, without this capability.
-    Pod { without: Option<String> },
+    /// Becomes the agent in a pod's surroundings, with these capabilities alone (`SYS_PTRACE,SYSLOG`).
+    Pod { capabilities: String },
     /// Writes what the agent here serves at /metrics into FILE, once a second.
     Relay { file: PathBuf },
     /// A TCP port at which nobody serves.
@@ -234,7 +234,7 @@ impl Command {
             Command::Prometheus(options) => return prometheus::run(&options),
             Command::Capabilities { agent } => return capabilities::run(&agent),
             Command::Guest(Guest::Capabilities) => capabilities::measure()?,
-            Command::Guest(Guest::Pod { without }) => capabilities::become_agent(without.as_deref())?,
+            Command::Guest(Guest::Pod { capabilities }) => capabilities::become_agent(&capabilities)?,
             Command::Guest(Guest::Relay { file }) => prometheus::relay(&file)?,
             Command::Run(options) => return runner::run(&options),
             Command::Says(options) => return says::run(&options),

@@ -16,7 +16,7 @@ use rustix::thread::CapabilitySet;
 const ROOT: &str = "/run/pod";
 const LOG: &str = "/run/out/agent.log";
 const CONFIG: &str = "backoff_max: 6s\n\
-    canary: {mounts: [/mnt/cl], interval: 3s, identity: \"1000:1000\"}\n\
+    canary: {mounts: [\"/mnt/kubelet/pods/*/volumes/kubernetes.io~nfs/*\"], interval: 3s, identity: \"uid=1000 gid=1000\"}\n\
     remedy: {mode: dry-run, grace: 5s}\n";
 
 /// The running agent; dropped, it is ended.
@@ -26,10 +26,15 @@ pub(crate) struct Pod {
 
 impl Pod {
     /// Starts it by way of `guest pod`.
-    pub(crate) fn start(without: Option<&str>) -> Result<Pod> {
+    pub(crate) fn start(capabilities: &[&str]) -> Result<Pod> {
         let log = File::create(LOG)?;
         let mut command = Command::new("/run/runner");
-        command.args(["guest", "pod"]).args(without).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .args(["guest", "pod"])
+            .arg(capabilities.join(","))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         Ok(Pod { child: command.spawn().context("start the pod")? })
     }
 
@@ -51,7 +56,7 @@ impl Drop for Pod {
 }
 
 /// In a process of its own: makes the surroundings and becomes the agent.
-pub(crate) fn become_agent(without: Option<&str>) -> Result<()> {
+pub(crate) fn become_agent(capabilities: &str) -> Result<()> {
     std::fs::write("/sys/fs/cgroup/kubepods.slice/agent/cgroup.procs", "0").context("enter the pod's cgroup")?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)?;
     let (none, bind) = (None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC);
@@ -74,7 +79,7 @@ pub(crate) fn become_agent(without: Option<&str>) -> Result<()> {
     std::env::set_current_dir("/")?;
     umount2("/old", MntFlags::MNT_DETACH)?;
     mount(none, "/", none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)?;
-    drop_all_but(without)?;
+    drop_all_but(capabilities)?;
     let error = Command::new("/usr/local/bin/mountwarden")
         .args(["run", "--config", "/etc/mountwarden/config.yaml", "--interval", "3s", "--timeout", "1500ms"])
         .args(["--listen", "127.0.0.1:12049", "--listen-ui", "127.0.0.1:12050"])
@@ -83,16 +88,12 @@ pub(crate) fn become_agent(without: Option<&str>) -> Result<()> {
     Err(error).context("start the agent (is the binary static? the image has no library)")
 }
 
-/// Leaves the capabilities that the manifests add, without one of them. A program that root starts gets what is left.
-fn drop_all_but(without: Option<&str>) -> Result<()> {
-    let wanted: Vec<String> = super::CAPABILITIES
-        .iter()
-        .chain(&["SYS_CHROOT"])
-        .filter(|name| Some(**name) != without)
-        .map(|name| (*name).to_owned())
-        .collect();
+/// Leaves these. A program that root starts gets what is left.
+fn drop_all_but(capabilities: &str) -> Result<()> {
     for (name, capability) in CapabilitySet::all().iter_names() {
-        if !wanted.iter().any(|wanted| wanted == name) && rustix::thread::capability_is_in_bounding_set(capability)? {
+        if !capabilities.split(',').any(|kept| kept == name)
+            && rustix::thread::capability_is_in_bounding_set(capability)?
+        {
             rustix::thread::remove_capability_from_bounding_set(capability)?;
         }
     }
