@@ -451,6 +451,25 @@ mod tests {
     }
 
     #[test]
+    fn two_hundred_volumes_are_kept_and_more_than_a_pod_can_have_are_not() {
+        let pod = |volumes: usize| -> ApiPod {
+            let name = |index: usize| format!("v{index}");
+            let mounts = |index| serde_json::json!({"name": name(index), "mountPath": format!("/mnt/{index}")});
+            let pod = serde_json::json!({"metadata": {}, "spec": {
+                "volumes": (0..volumes).map(|at| serde_json::json!({"name": name(at), "nfs": {"server": "s", "path": "/"}}))
+                    .collect::<Vec<_>>(),
+                "containers": (0..8).map(|_| serde_json::json!({"name": "c", "volumeMounts":
+                    (0..volumes).map(mounts).collect::<Vec<_>>()})).collect::<Vec<_>>(),
+            }});
+            serde_json::from_value::<ApiPod>(pod).unwrap().trimmed()
+        };
+        let mounts = |pod: &ApiPod| pod.containers().map(|container| container.volume_mounts.len()).sum::<usize>();
+        assert_eq!(pod(200).spec.volumes.len(), 200);
+        let many = pod(5_000);
+        assert_eq!((many.spec.volumes.len(), mounts(&many)), (MAX_VOLUMES, MAX_MOUNTS));
+    }
+
+    #[test]
     fn sources_read_like_those_of_a_mount_table() {
         for (spec, source, fstype) in [
             (r#"{"nfs": {"server": "srv", "path": "/a"}}"#, "srv:/a", "nfs"),
