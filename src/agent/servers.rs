@@ -179,3 +179,41 @@ pub(super) fn key_of(target: &Target) -> Option<ServerKey> {
     let version = NfsVersion::from_option(target.origin.version.as_deref().unwrap_or("4"))?;
     Some(ServerKey { address, v3: version == NfsVersion::V3 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::target::{Key, Labels};
+    use crate::mounts::{View, mountinfo};
+
+    fn target(id: u64, version: &str) -> Target {
+        let line =
+            format!("3{id} 20 0:4{id} / /mnt/{id} rw - nfs4 srv:/x rw,vers={version},hard,proto=tcp,addr=192.0.2.7\n");
+        let mount = mountinfo::parse(line.as_bytes(), View::Own).mounts.remove(0);
+        let labels = Labels { mountpoint: String::new(), source: String::new(), fstype: String::new() };
+        Target::new(id, Key::of(&mount, None), labels, &mount, 0.0)
+    }
+
+    #[test]
+    fn a_server_that_is_asked_already_waits_for_its_next_question_without_keeping_us_awake() {
+        let (book, now) = (Book::default(), Duration::from_secs(60));
+        let mut servers = Servers::new(Duration::from_secs(5));
+        // Two mounts of one server, with both versions of NFS: two pulses, one server.
+        servers.watch(&target(1, "3"), true, now);
+        servers.watch(&target(2, "4.1"), true, now);
+        let mut first = servers.take_due(now, &book);
+        assert_eq!(first.len(), 1);
+        assert!(servers.take_due(now, &book).is_empty());
+        assert_eq!(servers.next_wake(&book), None, "its end wakes us");
+        let (key, _, turn) = first.remove(0);
+        drop(turn);
+        let silence = ServerAnswer { connect: Connect::Timeout, null: None, rtt: None };
+        servers.answered(key, silence, now);
+        assert_eq!(servers.next_wake(&book), Some(now), "the other version's turn");
+        let second = servers.take_due(now, &book);
+        assert!(matches!(second.as_slice(), [(other, _, _)] if *other != key));
+        assert_eq!(servers.next_wake(&book), None);
+        drop(second);
+        assert_eq!(servers.next_wake(&book), Some(now + ASK_EVERY));
+    }
+}

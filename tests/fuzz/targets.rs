@@ -7,6 +7,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use mountwarden::canary::record::{self, Contents, Record};
 use mountwarden::mounts::efs::StateFiles;
 use mountwarden::mounts::table::Table;
 use mountwarden::mounts::{View, mountinfo, mountstats};
@@ -57,6 +58,9 @@ pub(crate) const TARGETS: &[Target] = &[
         words: &["state=", "CONNECTED", "CONNECTING", " ", "\n"] },
     // serde takes at most 1 MiB in advance for each list that a frame announces, and lists lie in lists.
     Target { name: "worker_frames", run: worker_frames, bound: (8 << 20, 64), seeds: frame_seeds, words: &[] },
+    // The block as it was read, and what the record says.
+    Target { name: "canary_record", run: canary_record, bound: (24 << 10, 4), seeds: record_seeds,
+        words: &["mountwarden canary 1\n", "id 0123456789abcdef\n", "node ", "boot ", "seq ", "interval ", "sum ", "18446744073709551616", "\n"] },
     Target { name: "efs_state", run: efs_state, bound: (64 << 10, 64), seeds: efs_seeds,
         words: &["fs-0123456789abcdef0.mnt.a.20173", "\"pid\": ", "\"mountpoint\": ", "\"region\": ", "{", "}", "[", "\"", "\\ud800", "~", "\0"] },
 ];
@@ -126,6 +130,37 @@ fn rpc_replies(input: &[u8], tell: Tell<'_>) {
 
 fn nfs_handle(input: &[u8], tell: Tell<'_>) {
     tell(&RootHandle::decode(input).map(|handle| handle.server.len()));
+}
+
+/// As any tenant may have written it, and once more with a checksum that holds, or little would get past it. The rest of the
+/// block is zeros, which the corpus need not keep.
+fn canary_record(input: &[u8], tell: Tell<'_>) {
+    tell(&record::is_id(input));
+    let mut block = input.to_vec();
+    block.resize(record::SIZE.max(input.len()), 0);
+    tell(&record::read(&block));
+    mend_sum(&mut block);
+    let contents = record::read(&block);
+    tell(&contents);
+    if let Contents::Record(read) = contents {
+        // What was believed is written and read the same: nothing that a label or a terminal would mind got in.
+        assert_eq!(record::read(&read.encode()), Contents::Record(read));
+    }
+}
+
+/// FNV-1a over all but the line of the sum itself.
+fn mend_sum(block: &mut Vec<u8>) {
+    let Some(at) = block.windows(5).position(|window| window == b"\nsum ").map(|at| at + 1) else { return };
+    let Some(end) = block.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == b'\n')) else { return };
+    block.truncate(record::SIZE);
+    let Some((head, rest)) = block.get(..at).zip(block.get(at + end + 1..)) else { return };
+    let fold = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let sum = head.iter().chain(rest).fold(0xcbf2_9ce4_8422_2325, fold);
+    let line = format!("sum {sum:016x}\n");
+    let rest = rest.to_vec();
+    block.truncate(at);
+    block.extend_from_slice(line.as_bytes());
+    block.extend_from_slice(&rest);
 }
 
 fn mount_table(input: &[u8], tell: Tell<'_>) {
@@ -296,6 +331,24 @@ fn kernel_log_seeds() -> Vec<Vec<u8>> {
     let lines = files.iter().flat_map(|file| file.split(|&byte| byte == b'\n').map(<[u8]>::to_vec));
     let syslog = b"<5>[    1.0] nfs: server a OK\n<5>[    2.0][  T8] nfs: server b OK\n".to_vec();
     lines.chain(files.iter().cloned()).chain([syslog]).collect()
+}
+
+fn record_seeds() -> Vec<Vec<u8>> {
+    let record = |node: &str, seq| Record {
+        id: "0123456789abcdef".to_owned(),
+        node: node.to_owned(),
+        boot: "5c1a0f0e-9d5b-4f6e-8f57-2f1f36e5a8a1".to_owned(),
+        seq,
+        interval: 75,
+    };
+    let records = [record("node-1", 1), record("ip-10-0-0-1.eu-west-1.compute.internal", u64::MAX), record("", 0)];
+    // Heads alone: with their whole padding none would be kept.
+    let head = |record: &Record| {
+        let mut block = record.encode();
+        block.truncate(block.windows(5).position(|window| window == b"\nsum ").map_or(block.len(), |at| at + 22));
+        block
+    };
+    records.iter().map(head).chain([vec![0; 64], b"something else".to_vec()]).collect()
 }
 
 fn kernel_file_seeds() -> Vec<Vec<u8>> {

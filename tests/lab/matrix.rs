@@ -173,6 +173,7 @@ pub(crate) struct Cell {
     pub(crate) name: String,
     pub(crate) row: String,
     /// What happened, in words.
+    #[serde(default)]
     pub(crate) what: String,
     pub(crate) fault: String,
     pub(crate) after_probe: bool,
