@@ -176,6 +176,8 @@ pub struct ServerAnswer {
     pub connect: Connect,
     /// The NULL call; `None` when there was no connection to send it on.
     pub null: Option<Null>,
+    /// From the start to the connection, or to giving it up.
+    pub connecting: Duration,
     /// From the start of the call to its complete reply; `None` without one.
     pub rtt: Option<Duration>,
 }
@@ -222,18 +224,19 @@ impl ServerAnswer {
     #[must_use]
     pub fn of(examination: &Examination) -> Option<ServerAnswer> {
         let connect = examination.connect.as_ref()?;
+        let connecting = Duration::from_micros(connect.micros);
         if let Err(failure) = &connect.answer {
             let Failure::Connect(connect) = failure else { return None };
-            return Some(ServerAnswer::not_connected(connect.clone()));
+            return Some(ServerAnswer::not_connected(connect.clone(), connecting));
         }
         let check = examination.null()?;
-        let mut answer = ServerAnswer { connect: Connect::Ok, null: Some(Null::of(check)), rtt: None };
+        let mut answer = ServerAnswer { connect: Connect::Ok, null: Some(Null::of(check)), connecting, rtt: None };
         answer.rtt = answer.alive().then(|| Duration::from_micros(check.micros));
         Some(answer)
     }
 
-    fn not_connected(connect: Connect) -> Self {
-        ServerAnswer { connect, null: None, rtt: None }
+    fn not_connected(connect: Connect, connecting: Duration) -> Self {
+        ServerAnswer { connect, null: None, connecting, rtt: None }
     }
 }
 
@@ -241,11 +244,12 @@ impl ServerAnswer {
 ///
 /// It never fails: whatever happens is an answer. Dropping the future closes the connection.
 pub async fn ask(addr: SocketAddr, version: NfsVersion, deadline: Duration) -> ServerAnswer {
-    let end = Instant::now() + deadline;
+    let begin = Instant::now();
+    let end = begin + deadline;
     let mut stream = match timeout_at(end, TcpStream::connect(addr)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return ServerAnswer::not_connected(Connect::from_error(&error)),
-        Err(_) => return ServerAnswer::not_connected(Connect::Timeout),
+        Ok(Err(error)) => return ServerAnswer::not_connected(Connect::from_error(&error), begin.elapsed()),
+        Err(_) => return ServerAnswer::not_connected(Connect::Timeout, begin.elapsed()),
     };
     let called = Instant::now();
     let null = match timeout_at(end, null_call(&mut stream, version)).await {
@@ -253,7 +257,7 @@ pub async fn ask(addr: SocketAddr, version: NfsVersion, deadline: Duration) -> S
         Ok(Err(error)) => Null::from_error(&error),
         Err(_) => Null::Timeout,
     };
-    let mut answer = ServerAnswer { connect: Connect::Ok, null: Some(null), rtt: None };
+    let mut answer = ServerAnswer { connect: Connect::Ok, null: Some(null), connecting: called - begin, rtt: None };
     if answer.alive() {
         answer.rtt = Some(called.elapsed());
     }

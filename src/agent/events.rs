@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use super::core::{Core, Event};
+use super::inquiry;
 use super::servers::{News, ServerKey};
 use super::target::{Key, Member};
 use crate::mounts::View;
@@ -54,8 +55,13 @@ impl Core {
 
     /// A server was asked for its pulse, or among other things.
     pub(super) fn on_server(&mut self, key: ServerKey, answer: ServerAnswer) {
-        let now = self.now();
+        let (now, checked) = (self.now(), self.unix_now());
+        let pulse = inquiry::pulse(&answer);
         let (news, silent) = self.servers.answered(key, answer, now);
+        if let Some(target) = silent.first().and_then(|id| self.registry.targets.get(id)) {
+            self.inquiries.note(target, pulse, checked);
+            self.changed = true;
+        }
         for id in silent {
             self.judge_again(id);
             if news == News::Back {

@@ -17,11 +17,11 @@ use super::trials::Trials;
 use crate::mounts::Mount;
 use crate::probe::Step;
 use crate::probe::schedule::{Now, TargetId};
-use crate::server::ServerAnswer;
 use crate::server::conclude::{Baseline, Seen, Symptom, conclude};
 use crate::server::dns::{Resolution, Resolver};
 use crate::server::examine::{Check, Examination, Question, examine};
-use crate::snapshot::{ServerCheck, ServerStatus};
+use crate::server::{Connect, ServerAnswer};
+use crate::snapshot::{ServerCheck, ServerStatus, UnixSeconds};
 use crate::verdict::{Cause, Examined, Observation, State};
 
 /// A mount that needs explaining is asked about so often.
@@ -102,6 +102,27 @@ impl Inquiries {
         })
     }
 
+    /// What was just seen of a target's server. Of what was not asked this time the last word stays, unless nothing can be
+    /// true of it any more.
+    pub(super) fn note(&mut self, target: &Target, news: Vec<ServerCheck>, checked: UnixSeconds) {
+        let (server, port) = (target.server_label(), target.origin.port.unwrap_or(NFS_PORT));
+        let unreachable = news.iter().any(|check| check.check == "tcp" && !check.up);
+        let status = self.checks.entry((server.clone(), port)).or_insert_with(|| ServerStatus {
+            server,
+            port,
+            checked,
+            checks: Vec::new(),
+        });
+        status.checked = checked;
+        status.checks.retain(|old| {
+            let gone = unreachable && old.check == "nfs";
+            !gone && !news.iter().any(|new| new.check == old.check)
+        });
+        status.checks.extend(news);
+        let order = ["dns", "tcp", "nfs", "mountd"];
+        status.checks.sort_by_key(|check| order.iter().position(|known| *known == check.check));
+    }
+
     /// What was last seen of each server.
     pub(super) fn checks(&self) -> Vec<ServerStatus> {
         self.checks.values().cloned().collect()
@@ -110,7 +131,8 @@ impl Inquiries {
     fn due_at(inquiry: Option<&Inquiry>, symptom: Option<Symptom>) -> Option<Now> {
         let Some(inquiry) = inquiry else { return Some(Now::ZERO) };
         let Some(asked) = inquiry.asked else { return Some(Now::ZERO) };
-        let news = symptom.is_some() && symptom != inquiry.symptom;
+        // Also when it is well again: what its server was last seen to be is true no more.
+        let news = symptom != inquiry.symptom;
         let pause = if symptom.is_some() { EVERY } else { BACKGROUND };
         (!inquiry.in_flight).then_some(if news { Now::ZERO } else { asked + pause })
     }
@@ -199,6 +221,7 @@ impl Core {
     /// An examination came to its end.
     pub(super) fn on_examined(&mut self, id: TargetId, report: Report) {
         let now = self.now();
+        tracing::debug!(id, ?report, "examined");
         self.inquiries.under_way -= 1;
         let checked = self.unix_now();
         let Some(target) = self.registry.targets.get(&id) else { return };
@@ -206,10 +229,7 @@ impl Core {
             self.on_server(key, answer);
         }
         let Some(target) = self.registry.targets.get(&id) else { return };
-        let (server, port) = (target.server_label(), target.origin.port.unwrap_or(NFS_PORT));
-        let checks = checks(&report.examination);
-        let status = ServerStatus { server: server.clone(), port, checked, checks };
-        self.inquiries.checks.insert((server, port), status);
+        self.inquiries.note(target, checks(&report.examination), checked);
         self.changed = true;
         let present = symptom(target);
         let (seen, looked) = (seen_of(target, present), looked_since(target));
@@ -333,6 +353,15 @@ fn new_address(examination: &Examination) -> Option<IpAddr> {
         Resolution::Found { addresses, .. } => addresses.first().copied(),
         _ => None,
     }
+}
+
+/// The same of a connection and NULL alone.
+pub(super) fn pulse(answer: &ServerAnswer) -> Vec<ServerCheck> {
+    let check =
+        |check: &str, up, took: Duration| ServerCheck { check: check.to_owned(), up, seconds: took.as_secs_f64() };
+    let mut checks = vec![check("tcp", answer.connect == Connect::Ok, answer.connecting)];
+    checks.extend(answer.null.as_ref().map(|_| check("nfs", answer.alive(), answer.rtt.unwrap_or_default())));
+    checks
 }
 
 /// What is worth a series of its own: reachable, answering, and how fast.

@@ -68,7 +68,8 @@ impl Core {
         if !matches!(target.memory.state, State::Hung | State::Stale | State::Unknown) {
             return;
         }
-        let Some(decision) = target.decision.take() else { return };
+        // It stays in its place: what the matter is with the target, and so what was found out about it, is told by it.
+        let Some(decision) = target.decision.clone() else { return };
         target.memory = decision.before;
         self.judge_target(id, decision.evidence.observation, false);
     }

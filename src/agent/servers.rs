@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(servers.next_wake(&book), None, "its end wakes us");
         let (key, _, turn) = first.remove(0);
         drop(turn);
-        let silence = ServerAnswer { connect: Connect::Timeout, null: None, rtt: None };
+        let silence = ServerAnswer { connect: Connect::Timeout, null: None, connecting: Duration::ZERO, rtt: None };
         servers.answered(key, silence, now);
         assert_eq!(servers.next_wake(&book), Some(now), "the other version's turn");
         let second = servers.take_due(now, &book);

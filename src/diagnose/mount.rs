@@ -196,7 +196,9 @@ fn words(
     path: &str,
 ) -> (String, Vec<String>) {
     let mut summary = if state == State::Healthy {
-        format!("{path} answers, and so does its server.")
+        format!(
+            "{path} answers, and so does its server. That is about reading; whether it may be written to, and has room, was not tried."
+        )
     } else {
         let facts = super::words::Facts {
             server: status.origin.server.as_deref().unwrap_or("the server"),

@@ -197,7 +197,7 @@ fn errors_of_connect_are_told_apart() {
         (libc::ECONNRESET, Connect::Reset, None),
     ];
     for (errno, connect, cause) in cases {
-        let answer = ServerAnswer::not_connected(Connect::from_error(&io::Error::from_raw_os_error(errno)));
+        let answer = ServerAnswer::not_connected(Connect::from_error(&io::Error::from_raw_os_error(errno)), BRIEF);
         assert_eq!((answer.cause(), answer.connect), (cause, connect));
     }
 }
@@ -205,7 +205,7 @@ fn errors_of_connect_are_told_apart() {
 #[test]
 fn trouble_on_this_side_is_not_blamed_on_the_server() {
     for errno in [libc::EMFILE, libc::EADDRNOTAVAIL, libc::EPERM, libc::ENOBUFS] {
-        let answer = ServerAnswer::not_connected(Connect::from_error(&io::Error::from_raw_os_error(errno)));
+        let answer = ServerAnswer::not_connected(Connect::from_error(&io::Error::from_raw_os_error(errno)), BRIEF);
         assert!(matches!(answer.connect, Connect::Other(_)));
         assert_eq!(answer.cause(), None);
     }

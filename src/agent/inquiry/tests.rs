@@ -96,3 +96,37 @@ fn an_emptied_mount_is_compared_with_good_times() {
     assert_eq!(emptied(&mut inquiry, 5), None, "people delete files");
     assert_eq!(emptied(&mut inquiry, 6), Some(Cause::FilesystemReplaced));
 }
+
+#[test]
+fn a_pulse_corrects_what_is_shown_of_a_server() {
+    let mount = crate::mounts::mountinfo::parse(
+        b"30 20 0:40 / /mnt rw - nfs4 srv:/x rw,vers=4.1,proto=tcp,addr=192.0.2.7\n",
+        crate::mounts::View::Own,
+    )
+    .mounts
+    .remove(0);
+    let labels =
+        crate::agent::target::Labels { mountpoint: String::new(), source: String::new(), fstype: String::new() };
+    let target = Target::new(1, Key::of(&mount, None), labels, &mount, 0.0);
+    let mut inquiries = Inquiries::default();
+    let mut shown = |news| {
+        inquiries.note(&target, news, 1.0);
+        let checks = inquiries.checks().remove(0).checks;
+        checks.iter().map(|check| format!("{} {}", check.check, check.up)).collect::<Vec<_>>()
+    };
+    let dns = ServerCheck { check: "dns".to_owned(), up: true, seconds: 0.1 };
+    let well = ServerAnswer::of(&answered(5)).expect("it was asked");
+    assert_eq!(shown([vec![dns], pulse(&well)].concat()), ["dns true", "tcp true", "nfs true"]);
+    let silent = ServerAnswer { connect: Connect::Timeout, null: None, connecting: Duration::ZERO, rtt: None };
+    assert_eq!(shown(pulse(&silent)), ["dns true", "tcp false"], "NFS was not asked and cannot be there");
+    assert_eq!(shown(pulse(&well)), ["dns true", "tcp true", "nfs true"]);
+}
+
+#[test]
+fn what_is_well_again_is_asked_about_at_once() {
+    let hung = Inquiry { asked: Some(NOW), symptom: Some(Symptom::Hung), ..Inquiry::default() };
+    assert_eq!(Inquiries::due_at(Some(&hung), Some(Symptom::Hung)), Some(NOW + EVERY));
+    assert_eq!(Inquiries::due_at(Some(&hung), None), Some(Now::ZERO));
+    let well = Inquiry { asked: Some(NOW), ..Inquiry::default() };
+    assert_eq!(Inquiries::due_at(Some(&well), None), Some(NOW + BACKGROUND));
+}

@@ -317,8 +317,12 @@ fn cannot_write(evidence: &Evidence, tuning: &Tuning, report: &ProbeReport) -> O
 }
 
 fn hung(evidence: &Evidence, blocked: bool, said: String) -> Look {
-    let said = words::with_server(said, evidence.server.as_ref());
-    hard(State::Hung, hung_cause(evidence, blocked), words::with_why(said, evidence))
+    // What was asked about this very mount says more than the server's pulse.
+    let said = match proven(evidence, Symptom::Hung) {
+        Some(_) => words::with_why(said, evidence),
+        None => words::with_server(said, evidence.server.as_ref()),
+    };
+    hard(State::Hung, hung_cause(evidence, blocked), said)
 }
 
 /// Why a target does not answer, as far as it is proven: by the mount for FUSE, by asking the server for the rest.
