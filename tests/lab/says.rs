@@ -175,11 +175,8 @@ fn without_times(line: &str) -> String {
 }
 
 /// What `diagnose` comes to: all after its steps.
-fn conclusion(text: &str) -> String {
-    let paragraphs: Vec<&str> = text.trim_end().split("\n\n").collect();
-    let from = paragraphs.iter().rposition(|one| one.trim_start().starts_with(|first: char| first.is_ascii_digit()));
-    let after = from.map_or(0, |from| from + 1);
-    paragraphs.get(after..).filter(|rest| !rest.is_empty()).unwrap_or(&paragraphs).join("\n\n")
+fn conclusion(text: &str) -> &str {
+    text.find("Result:").and_then(|at| text.get(at..)).unwrap_or(text).trim_end()
 }
 
 /// In the guest: looks until the agent says this state and this cause (`-`: none), at most for `limit` seconds.
