@@ -54,7 +54,6 @@ fuzz: ## Fuzz every decoder, ten minutes each (FUZZ='--seconds 60 mountinfo'); t
 
 # amd64 or arm64.
 ARCH ?= amd64
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 static: ## Build the static binary (ARCH=arm64: cross-compiled), target/static/ARCH/mountwarden
 	@tests/packages.sh image
