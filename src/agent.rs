@@ -13,7 +13,9 @@ mod judging;
 mod kernel_log;
 pub(crate) mod listen;
 mod lookup;
+mod memory;
 mod pending;
+mod plan;
 mod probing;
 mod publish;
 mod registry;
@@ -25,6 +27,7 @@ mod suspicion;
 mod target;
 mod transports;
 mod trials;
+mod unstick;
 mod wall;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ mod help;
 mod nagios;
 mod output;
 mod paths;
+mod plan;
 mod run;
 mod settings;
 mod shell;

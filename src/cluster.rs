@@ -9,6 +9,7 @@
 //! | `connect`, `api` | the way to the API server: one request, one answer, no retry that nobody asked for |
 //! | `pods`, `api_pod`, `objects` | this node's pods (list and watch), their claims and volumes (when they are needed) |
 //! | `names` | both as the agent's loop uses them |
+//! | [`Asker`] | the API server's word right before an action, and the Events of actions |
 //! | `uses`, `report`, `waits` | which pod sits on what or waits for what, and what is new about it (pure) |
 //! | `absent`, `lint` | pods without an object, annotations that mean nothing (pure) |
 //! | [`cleanup`] | removes what all of this leaves |
@@ -17,6 +18,7 @@
 mod absent;
 mod api;
 mod api_pod;
+mod ask;
 mod backoff;
 pub mod cleanup;
 mod condition;
@@ -42,6 +44,7 @@ mod tests;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use ask::{Asker, Deed, PodNow, RightNow, Whom};
 pub use run::Cluster;
 pub use stats::{ClusterStats, WHY_DROPPED};
 pub use uses::name_volumes;

@@ -79,6 +79,8 @@ pub struct Config {
     pub remedy: Remedy,
     /// Release of pods that stay in Terminating.
     pub unstick: Unstick,
+    /// Where the agent keeps what survives its restart; empty: nowhere.
+    pub state_file: String,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A tracing filter (`info`, `mountwarden=debug`).
@@ -158,6 +160,7 @@ impl Default for Config {
             silence_findings: Vec::new(),
             remedy: Remedy::default(),
             unstick: Unstick::default(),
+            state_file: String::new(),
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             kubernetes: OnOff::Auto,

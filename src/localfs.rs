@@ -60,6 +60,14 @@ pub fn kernel_dir_numbers(path: &Path) -> io::Result<Vec<i32>> {
     Ok(numbers)
 }
 
+/// Where a link of the kernel's leads (`/proc/PID/ns/mnt`, `/proc/PID/root`), as it says so itself; nothing is followed.
+///
+/// # Errors
+/// What readlink(2) says.
+pub fn read_kernel_link(path: &Path) -> io::Result<std::path::PathBuf> {
+    std::fs::read_link(path)
+}
+
 /// Reads a local file that a person named, up to `limit` bytes.
 ///
 /// # Errors

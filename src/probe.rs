@@ -2,11 +2,12 @@
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
 //! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`scan`] looks through the processes, [`schedule`] says when which target is
-//! probed, [`canary`] writes where it was told to, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
+//! probed, [`survey`] looks who uses what, [`keep`] keeps a file, [`canary`] writes where it was told to, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
 //! binary that workers start from.
 
 pub mod canary;
 pub mod image;
+pub mod keep;
 pub mod note;
 pub mod pool;
 pub mod scan;
@@ -15,6 +16,7 @@ pub mod sentinel;
 mod signals;
 pub(crate) mod spawn;
 pub mod steps;
+pub mod survey;
 pub mod trial;
 pub mod wire;
 pub mod worker;
@@ -79,6 +81,10 @@ pub enum Step {
     CanaryEntries,
     /// Reading what a canary says of this machine, and what earlier ones left.
     CanaryHome,
+    /// Reading processes, everybody's mount tables and connections.
+    Survey,
+    /// Reading or writing the agent's state file.
+    StateFile,
 }
 
 impl Step {
@@ -112,6 +118,8 @@ impl Step {
             Step::CanaryPeers => "canary_peers",
             Step::CanaryEntries => "canary_entries",
             Step::CanaryHome => "canary_home",
+            Step::Survey => "survey",
+            Step::StateFile => "state_file",
         }
     }
 }

@@ -59,6 +59,9 @@ pub struct Snapshot {
     /// Mounts of the kubelet and of CSI drivers that hang, longest first, while a pod waits (at most 16).
     #[serde(default)]
     pub kubelet_mounts: Vec<KubeletMount>,
+    /// Pods on dead mounts, and what would be done about each.
+    #[serde(default)]
+    pub plan: Vec<PodPlan>,
     /// autofs triggers: shown, never touched.
     pub autofs: Vec<AutofsTrigger>,
     /// How the agent itself does.
@@ -301,6 +304,38 @@ pub struct GateStatus {
     pub report: Option<GateReport>,
 }
 
+/// A pod on a dead mount, and what would be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodPlan {
+    /// UID, as its directories have it.
+    pub pod_uid: String,
+    /// Its namespace; empty where the cluster does not know it.
+    pub namespace: String,
+    /// Its name; empty where the cluster does not know it.
+    pub pod: String,
+    /// The paths of its dead mounts.
+    pub mounts: Vec<String>,
+    /// The worst state of them.
+    pub state: State,
+    /// Whether a rescue by eviction is asked for; the coordinator decides about it.
+    pub evict: Intent,
+    /// Whether its mounts are released, so that the kubelet can end it.
+    pub unstick: Intent,
+}
+
+/// What would be done, or which guard says no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Nothing on this node speaks against it.
+    pub go: bool,
+    /// The guard that says no (docs/remedy.md).
+    pub guard: Option<String>,
+    /// What would be done, or what the guard says.
+    pub words: String,
+    /// What a person can do; empty where nothing speaks against it.
+    pub advice: String,
+}
+
 /// Totals of a filesystem from statfs(2), as last answered.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FilesystemStatus {
@@ -439,10 +474,27 @@ pub struct AgentStats {
     pub canary_records_refused_total: u64,
     /// Records of nodes long gone that this agent removed.
     pub canary_records_collected_total: u64,
+    /// Times that the state file could not be read, written, or understood.
+    pub state_errors_total: u64,
+    /// Remedies that are in force: enforced, and not stopped by the kill switch or the node's annotation.
+    pub remedies_enabled: BTreeMap<String, bool>,
+    /// Remedies by what became of them.
+    pub remedies: Vec<RemedyCount>,
     /// The cluster's side; null where there is none.
     pub cluster: Option<crate::cluster::ClusterStats>,
     /// Histograms of probe durations by (server, step).
     pub durations: Vec<DurationHistogram>,
+}
+
+/// Remedies of one kind that ended alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemedyCount {
+    /// `unstick`.
+    pub action: String,
+    /// `released`, `failed`, `simulated` (dry run), `refused`, `pod_stays`.
+    pub result: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// A source of passive evidence, once it was tried.

@@ -254,12 +254,24 @@ fn no_agent_may_evict_delete_or_read_secrets() {
             .collect();
         let expected: &[&str] = match file {
             "install-openshift.yaml" => &["system:openshift:scc:privileged", "mountwarden-agent"],
+            _ if file.contains("remedy") => &["mountwarden-agent", "mountwarden-agent-remedy"],
             _ => &["mountwarden-agent"],
         };
         assert_eq!(
             bound.iter().collect::<BTreeSet<_>>(),
             expected.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().iter().collect()
         );
+    }
+}
+
+#[test]
+fn with_remedies_an_agent_may_read_one_pod_and_the_switch_and_nothing_more() {
+    for (file, _) in RENDERED.iter().filter(|(file, _)| file.contains("remedy")) {
+        let of = |wanted| rights(&find(file, wanted, "mountwarden-agent-remedy"));
+        assert_eq!(of("ClusterRole"), BTreeSet::from(["/pods get".to_owned()]), "{file}");
+        let role = find(file, "Role", "mountwarden-agent-remedy");
+        assert_eq!(rights(&role), BTreeSet::from(["/configmaps get".to_owned()]), "{file}");
+        assert_eq!(role["rules"][0]["resourceNames"], serde_json::json!(["mountwarden-remedy"]), "{file}");
     }
 }
 

@@ -43,6 +43,7 @@ fn spec(mounts: Vec<ReleaseMount>, manner: Manner) -> ReleaseSpec {
         namespace: Vec::new(),
         mounts,
         manner,
+        cgroup: None,
         pace: Pace::default(),
     }
 }

@@ -58,6 +58,11 @@ pub(super) struct Canaries {
 }
 
 impl Canaries {
+    /// This run of the agent, as the cgroups of its workers are named.
+    pub(super) fn run(&self) -> &str {
+        &self.run
+    }
+
     /// Nothing is written yet. `probes`: the pool whose program the workers are.
     pub(super) fn new(probes: &Pool) -> Canaries {
         Canaries {

@@ -12,6 +12,7 @@ use super::book::{Book, Turn};
 use super::canary::{self, Canaries};
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
+use super::memory::StateFile;
 use super::pending::Pending;
 use super::registry::{Newcomer, Registry};
 use super::rescue::Rescues;
@@ -19,7 +20,9 @@ use super::servers::{ServerKey, Servers};
 use super::signals::Readings;
 use super::suspicion::Suspicion;
 use super::transports::Transports;
+use super::unstick::{LastLook, Released, Unsticks};
 use super::wall::WallClock;
+use crate::cluster::RightNow;
 use crate::config::Config;
 use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
@@ -32,6 +35,7 @@ use crate::pods::names::PodNames;
 use crate::probe::ProbeReport;
 use crate::probe::pool::{Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
+use crate::probe::survey::{Survey, SurveySpec};
 use crate::probe::trial::TrialReport;
 use crate::server::ServerAnswer;
 use crate::server::dns::Resolver;
@@ -71,6 +75,14 @@ pub(super) enum Event {
     Offered { wanted: Box<Wanted>, answer: Box<Answer> },
     /// The kubelet's mounts were looked for.
     MountsScanned(Mounting),
+    /// What speaks for and against releases was looked at; `last_look`: right before one.
+    Surveyed { spec: SurveySpec, survey: Result<Survey, String>, last_look: Option<LastLook> },
+    /// The kill switch was read.
+    Switch { right_now: RightNow },
+    /// A release came to its end.
+    Released(Box<Released>),
+    /// The state file was written, or not.
+    Kept { outcome: Outcome },
     /// The configuration was read again.
     Reloaded(anyhow::Result<Box<Config>>),
 }
@@ -107,6 +119,8 @@ pub(super) struct Core {
     pub(super) signals: Readings,
     pub(super) efs: StateFiles,
     pub(super) rescues: Rescues,
+    pub(super) unsticks: Unsticks,
+    pub(super) state_file: StateFile,
     /// What the cluster calls this node's pods; empty without one.
     pub(super) names: Arc<PodNames>,
     pub(super) pending_pods: Pending,
@@ -165,6 +179,8 @@ impl Core {
             signals: Readings::default(),
             efs: StateFiles::default(),
             rescues: Rescues::default(),
+            unsticks: Unsticks::default(),
+            state_file: StateFile::default(),
             names: Arc::default(),
             pending_pods: Pending::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },
@@ -205,6 +221,7 @@ impl Core {
 
     /// A new configuration is in force.
     pub(super) fn reconfigure(&mut self, config: Config, filter: Filter) {
+        self.unsticks.look_again();
         self.schedule.set_pace(pace(&config), self.now());
         self.servers.set_timeout(config.timeout);
         self.canaries.switch.set_globs(canary::globs(&config));
@@ -217,6 +234,7 @@ impl Core {
     pub(super) fn take_names(&mut self, names: Arc<PodNames>) {
         self.names = names;
         self.changed = true;
+        self.remember_pods();
     }
 
     /// The first pass is done: every mount is identified and every target was judged once.
@@ -262,6 +280,8 @@ impl Core {
             self.read_signals(now);
             self.try_mounts(now);
             self.look_for_waiting(now);
+            self.look_for_stuck(now);
+            self.keep(now);
         }
     }
 
@@ -279,6 +299,8 @@ impl Core {
             Some(self.next_inquiry).filter(|_| self.one_pass),
             self.rescues.next_wake(),
             self.pending_pods.next_wake(),
+            self.next_unstick(),
+            self.next_keep(),
         ];
         candidates.into_iter().flatten().min()
     }

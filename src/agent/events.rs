@@ -50,6 +50,10 @@ impl Core {
             Event::MountsScanned(mounting) => self.on_mounts_scanned(mounting),
             Event::Reloaded(result) => self.reloaded = Some(result.map(|config| *config)),
             Event::Tried { id, trial } => self.on_tried(id, *trial),
+            Event::Surveyed { spec, survey, last_look } => self.on_surveyed(&spec, survey, last_look),
+            Event::Switch { right_now } => self.on_switch(right_now),
+            Event::Released(released) => self.on_released(*released),
+            Event::Kept { outcome } => self.on_kept(&outcome),
         }
     }
 

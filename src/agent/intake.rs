@@ -149,6 +149,7 @@ impl Core {
             self.note_findings(target.id);
         }
         let Some(id) = new else { return };
+        self.take_up(id);
         let Some(target) = self.registry.targets.get(&id) else { return };
         self.schedule.add(id, target.dev, &target.server_label(), target.watched(), now);
         if target.takes_sentinels() {

@@ -115,7 +115,10 @@ impl Core {
             self.news = true;
             // It is asked about at once.
             self.next_inquiry = now;
+            self.state_file.touch(now);
             log_transition(target, &transition, unix);
+            let (dev, target_state) = (target.dev, target.verdict.state);
+            self.call_off(dev, target_state);
             self.hurry_behind(id);
         } else if target.cause() != before && matches!(target.verdict.state, State::Hung | State::Stale) {
             self.news = true;

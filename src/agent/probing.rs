@@ -166,6 +166,7 @@ impl Core {
             target.blocked_total += waited;
             target.blocked_since.get_or_insert(now.saturating_sub(waited));
         }
+        self.saw_blocked(dev, now);
         self.judge_blocked(id, blocked);
     }
 
@@ -203,6 +204,7 @@ impl Core {
                 // Also when it failed: a directory that we may not read is not read every round.
                 target.learned_at = Some(now);
                 target.sentinels = report.learned.clone().unwrap_or_default();
+                self.state_file.touch(now);
             }
         }
         if self.suspect(id, &report, now) {

@@ -47,6 +47,8 @@ impl Core {
         agent.worker_protocol_errors_total = pool.protocol_errors + canaries.protocol_errors;
         agent.worker_spawn_errors_total = pool.spawn_errors + canaries.spawn_errors;
         agent.worker_cap_hits_total = pool.cap_hits + canaries.cap_hits;
+        agent.remedies = self.remedy_counts();
+        agent.remedies_enabled = [("unstick".to_owned(), self.unstick_enabled())].into();
         agent.durations = self.durations.values().cloned().collect();
         Snapshot {
             schema: SCHEMA.to_owned(),
@@ -69,6 +71,7 @@ impl Core {
             pending,
             pending_count,
             kubelet_mounts,
+            plan: self.plan(),
             autofs: self.autofs(),
             agent,
         }

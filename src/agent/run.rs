@@ -70,10 +70,13 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
         Cluster::start(&config, &node_name(&config)).context("cannot start the thread of the cluster's side")?;
     let mut agent = Agent::new(config, Arc::clone(&http), cluster, logs)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = agent.core.node, "mountwarden starts");
+    // A target is compared with what was known of it from its first look on.
+    agent.core.recall().await;
     // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
     let mut kernel_log = agent.listen();
     let mut names = agent.cluster.as_ref().map(Cluster::watch_names);
+    agent.core.unsticks.asker = agent.cluster.as_ref().map(Cluster::asker);
     // One timer for the whole run: a new one would make the runtime write to its eventfd, and poll it, at every event.
     let mut timer = pin!(sleep_until(agent.wake()));
     // Also a timer of its own: the runtime writes to its eventfd for each timer that is nearer than all others, and while

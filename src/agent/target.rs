@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::canary::Canary;
 use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
@@ -18,7 +20,7 @@ use crate::verdict::judge::Decision;
 use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Tuning, Verdict};
 
 /// What tells one target from another (DESIGN section 2).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Key {
     /// The root's identity is known: all mounts of this directory are one target.
     Root { dev: Dev, root: Vec<u8>, source: Vec<u8>, handle: Vec<u8>, ino: u64 },
@@ -106,6 +108,8 @@ pub(super) struct Target {
     pub(super) receiving: bool,
     pub(super) decision: Option<Decision>,
     pub(super) judged: bool,
+    /// Its state before the agent's restart, and since when.
+    pub(super) was: Option<(State, UnixSeconds)>,
     /// The mounts whose filesystem was replaced under them, by id; empty unless that is the verdict.
     replaced_under: BTreeSet<u64>,
     /// Its canary, once one was written or tried.
@@ -165,6 +169,7 @@ impl Target {
             receiving: false,
             decision: None,
             judged: false,
+            was: None,
             replaced_under: BTreeSet::new(),
             canary: None,
             table_findings: BTreeSet::new(),
@@ -206,7 +211,8 @@ impl Target {
         if from == self.verdict.state && !first {
             return None;
         }
-        self.since = now;
+        let was = self.was.take().filter(|(state, _)| first && *state == self.verdict.state);
+        self.since = was.map_or(now, |(_, since)| since.min(now));
         *self.transitions.entry(self.verdict.state).or_default() += 1;
         Some(Transition { from, first })
     }

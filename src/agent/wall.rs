@@ -49,7 +49,7 @@ fn move_times(target: &mut Target, seconds: f64) {
     remembered.into_iter().flatten().for_each(|time| *time += seconds);
 }
 
-fn boot_seconds() -> f64 {
+pub(super) fn boot_seconds() -> f64 {
     // CLOCK_BOOTTIME exists on every kernel that the agent runs on (2.6.39).
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0.0, |time| std::time::Duration::from(time).as_secs_f64())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::output::{colours, complain, print};
 use super::settings::Settings;
 use super::text::escape;
-use super::{Exit, nagios, paths, run, table};
+use super::{Exit, nagios, paths, plan, run, table};
 use crate::agent::CheckResult;
 use crate::logging::{Logs, Output};
 use crate::snapshot::Snapshot;
@@ -64,6 +64,19 @@ impl Form {
             complain(&format!("{stranger} is on no monitored mount; `mountwarden check` without a path lists all"));
         }
         exit
+    }
+
+    /// Writes only what would be done about pods.
+    pub(super) fn report_plan(self, snapshot: &Snapshot) -> Exit {
+        if self.json {
+            match serde_json::to_string_pretty(&snapshot.plan) {
+                Ok(document) => print(&(document + "\n")),
+                Err(error) => return self.could_not_tell(&format!("cannot write the document: {error}")),
+            }
+        } else {
+            print(&plan::render(&snapshot.plan));
+        }
+        Exit::of(snapshot, !snapshot.ready)
     }
 
     /// Says why there is no result, where the caller looks for it.

@@ -26,6 +26,7 @@ Examples:
   mountwarden run --interval 30s             the agent, with /metrics on port 12049
   mountwarden run --config /etc/mountwarden.yaml
   mountwarden status                         what the running agent knows
+  mountwarden status --plan                  what would be done about pods on dead mounts
   kubectl exec ds/mountwarden -- mountwarden status
 
 States:

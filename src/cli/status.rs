@@ -51,6 +51,9 @@ pub(super) struct StatusArgs {
     #[arg(long, help = "Where its status page is [default: as --listen-ui]\n[env: MOUNTWARDEN_ADDRESS]")]
     #[arg(value_name = "ADDRESS", env = "MOUNTWARDEN_ADDRESS", hide_env = true)]
     address: Option<String>,
+    /// What would be done about pods on dead mounts, or which guard says no.
+    #[arg(long, conflicts_with = "nagios")]
+    plan: bool,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
@@ -97,6 +100,7 @@ impl FromArgMatches for UiSettings {
 /// Asks, and prints like `check`.
 pub(super) fn status(arguments: &StatusArgs) -> Exit {
     match ask_agent(arguments) {
+        Ok(snapshot) if arguments.plan => arguments.form.report_plan(&snapshot),
         Ok(snapshot) => arguments.form.report(&snapshot, &[]),
         Err(error) => arguments.form.could_not_tell(&format!("{error:#}")),
     }

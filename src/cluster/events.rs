@@ -285,7 +285,7 @@ fn event(wish: &Wish, name: &str, node: &str) -> Value {
         "regarding": {
             "apiVersion": "v1",
             "kind": about.kind,
-            "namespace": about.namespace,
+            "namespace": if about.kind == "Node" { "" } else { about.namespace.as_str() },
             "name": about.name,
             "uid": about.uid,
         },

@@ -69,12 +69,12 @@ fn name_of(pod: &ApiPod, objects: &Objects) -> PodName {
 }
 
 /// What the annotation of an object says that is read apart from the pod.
-pub(super) fn remedy_of(object: Option<&Arc<Annotated>>) -> Reading {
+fn remedy_of(object: Option<&Arc<Annotated>>) -> Reading {
     object.map_or(Reading::Unread, |object| Reading::Read(object.metadata.annotations.0.get(ANNOTATION).cloned()))
 }
 
 /// RFC 3339 as seconds since the epoch.
-fn unix(text: &str) -> Option<UnixSeconds> {
+pub(super) fn unix(text: &str) -> Option<UnixSeconds> {
     let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(since.as_secs_f64())
 }

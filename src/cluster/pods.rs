@@ -34,12 +34,38 @@ pub(super) struct Pods {
 }
 
 #[derive(Deserialize)]
-struct PodList {
+pub(super) struct PodList {
     metadata: ListMeta,
     #[serde(default)]
     items: Option<Vec<ApiPod>>,
     #[serde(default)]
     kind: String,
+}
+
+impl PodList {
+    /// One page.
+    async fn page(kube: &Kube, node: &str, place: &str) -> Result<PodList, Failure> {
+        let selector = query_value(&format!("spec.nodeName={node}"));
+        let page: PodList = kube.get("pods", &format!("/api/v1/pods?fieldSelector={selector}{place}")).await?;
+        if page.kind != "PodList" {
+            return Err(Failure::Nonsense(format!("asked for pods, got {:?}", super::text::word(&page.kind))));
+        }
+        Ok(page)
+    }
+
+    /// All pods of a node from etcd, trimmed.
+    pub(super) async fn all(kube: &Kube, node: &str) -> Result<Vec<ApiPod>, Failure> {
+        let (mut pods, mut next) = (Vec::new(), String::new());
+        loop {
+            let place = format!("&limit={PAGE}&continue={}", query_value(&next));
+            let page = PodList::page(kube, node, &place).await?;
+            pods.extend(page.items.unwrap_or_default().into_iter().map(ApiPod::trimmed));
+            next = page.metadata.next;
+            if next.is_empty() {
+                return Ok(pods);
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -164,11 +190,7 @@ impl Watcher {
             } else {
                 "&resourceVersion=0".to_owned()
             };
-            let path = format!("/api/v1/pods?fieldSelector={}{place}", self.selector());
-            let page: PodList = self.kube.get("pods", &path).await?;
-            if page.kind != "PodList" {
-                return Err(Failure::Nonsense(format!("asked for pods, got {:?}", super::text::word(&page.kind))));
-            }
+            let page = PodList::page(&self.kube, &self.node, &place).await?;
             for pod in page.items.unwrap_or_default() {
                 if pods.len() < MAX_PODS {
                     let uid: Arc<str> = pod.metadata.uid.as_str().into();

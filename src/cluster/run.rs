@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::api::Kube;
+use super::ask::{Answerer, Ask, Asker};
 use super::connect::{self, ConnectError};
 use super::lint::Lint;
 use super::node_mounts::NodeMountsStatus;
@@ -42,6 +43,7 @@ pub(super) struct Setup {
 pub struct Cluster {
     names: watch::Receiver<Arc<PodNames>>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    asker: Asker,
     stop: watch::Sender<bool>,
     ended: watch::Receiver<bool>,
     stats: Stats,
@@ -74,7 +76,8 @@ impl Cluster {
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = watch::channel(false);
         let stats = Stats::default();
-        let part = Parts { setup, names: names_to, snapshots: snapshots_from, stopped, stats: stats.clone() };
+        let (asker, asks) = Asker::new();
+        let part = Parts { setup, names: names_to, snapshots: snapshots_from, asks, stopped, stats: stats.clone() };
         // It waits for sockets alone. The files it reads are the pod's token and its CA, which the kubelet keeps in memory.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
@@ -83,7 +86,7 @@ impl Cluster {
             runtime.shutdown_background();
             end.send_replace(true);
         })?;
-        Ok(Some(Cluster { names, snapshots, stop, ended, stats }))
+        Ok(Some(Cluster { names, snapshots, asker, stop, ended, stats }))
     }
 
     /// What is known of this node's pods.
@@ -96,6 +99,12 @@ impl Cluster {
     #[must_use]
     pub fn watch_names(&self) -> watch::Receiver<Arc<PodNames>> {
         self.names.clone()
+    }
+
+    /// Who asks it, and has it say something.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// The loop's newest snapshot.
@@ -122,6 +131,7 @@ struct Parts {
     setup: Setup,
     names: watch::Sender<Arc<PodNames>>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    asks: mpsc::Receiver<Ask>,
     stopped: watch::Receiver<bool>,
     stats: Stats,
 }
@@ -129,8 +139,8 @@ struct Parts {
 impl Parts {
     async fn run(self) {
         let mut stopped = self.stopped.clone();
-        let kube = tokio::select! {
-            kube = self.connected() => kube,
+        let (kube, namespace) = tokio::select! {
+            connected = self.connected() => connected,
             _ = stopped.wait_for(|stop| *stop) => return,
         };
         let Setup { node, pace, .. } = &self.setup;
@@ -142,6 +152,15 @@ impl Parts {
         let mut tasks = JoinSet::new();
         tasks.spawn(watcher.run());
         tasks.spawn(reader.run(pods.clone()));
+        let answerer = Answerer {
+            kube: kube.clone(),
+            node: node.clone(),
+            namespace,
+            names: self.names.subscribe(),
+            wishes: self.setup.events.then(|| wishes_to.clone()),
+            node_uid: String::new(),
+        };
+        tasks.spawn(answerer.run(self.asks));
         if self.setup.events {
             tasks.spawn(events::Sender::new(kube.clone(), node, *pace, self.stats.clone()).run(wishes));
         }
@@ -176,13 +195,15 @@ impl Parts {
         }
     }
 
-    /// Credentials may come late (a projected token), so it is tried for ever.
-    async fn connected(&self) -> Kube {
+    /// The API server, and the namespace that this agent is in. Credentials may come late (a projected token), so it is tried
+    /// for ever.
+    async fn connected(&self) -> (Kube, String) {
         loop {
             match connect::client(self.setup.kubeconfig.clone()).await {
                 Ok(client) => {
                     self.stats.trouble("connect", None);
-                    return Kube::new(client, self.stats.clone(), self.setup.pace.call);
+                    let namespace = client.default_namespace().to_owned();
+                    return (Kube::new(client, self.stats.clone(), self.setup.pace.call), namespace);
                 }
                 Err(error) => self.say(&error),
             }

@@ -51,7 +51,7 @@ impl Key {
 }
 
 /// All settings, in the order in which the documentation and the example list them.
-pub static KEYS: [Key; 40] = [
+pub static KEYS: [Key; 41] = [
     Key {
         name: "interval",
         flag: flag("interval", "MOUNTWARDEN_INTERVAL", "DURATION"),
@@ -236,7 +236,7 @@ pub static KEYS: [Key; 40] = [
         name: "unstick.hung",
         flag: None,
         field: Field::Switch(|c| &mut c.unstick.hung),
-        help: "Not acted on yet. Release pods in Terminating from mounts that hang too; what was not written yet is lost (docs/remedy.md).",
+        help: "Release pods in Terminating from mounts that hang too; what was not written yet is lost (docs/remedy.md).",
     },
     Key {
         name: "unstick.hung_after",
@@ -248,7 +248,7 @@ pub static KEYS: [Key; 40] = [
         name: "unstick.orphans",
         flag: None,
         field: Field::Switch(|c| &mut c.unstick.orphans),
-        help: "Not acted on yet. Release the mounts of pods that the cluster no longer knows (after a force delete).",
+        help: "Release the dead mounts of pods that the cluster no longer knows (after a force delete); they are reported in any case.",
     },
     Key {
         name: "kubernetes.enabled",
@@ -273,6 +273,12 @@ pub static KEYS: [Key; 40] = [
         flag: flag("condition", "MOUNTWARDEN_CONDITION", "on|off"),
         field: Field::OnOff { auto: false, at: |c| &mut c.kubernetes_condition },
         help: "Whether to keep the condition NetworkMountsHealthy on this Node.",
+    },
+    Key {
+        name: "state.file",
+        flag: flag("state-file", "MOUNTWARDEN_STATE_FILE", "FILE"),
+        field: Field::Text(|c| &mut c.state_file),
+        help: "Where the agent keeps, across its restarts, since when mounts are dead and what they looked like; on a local filesystem. Empty: nowhere.",
     },
     Key {
         name: "log.format",

@@ -48,6 +48,7 @@ fn every_setting_of_a_file_arrives() {
          unstick: {hung: true, hung_after: 20m, orphans: true}\n\
          canary: {mounts: [/mnt/*], interval: 2m, allow_empty_root: true, identity: \"uid=7 gid=8 groups=9+10 umask=027\", reader: uid=11}\n\
          kubernetes: {enabled: on, kubeconfig: /etc/k, events: off, condition: off}\n\
+         state: {file: /run/mountwarden/state}\n\
          log: {format: json, level: \"info,mountwarden=debug\"}\n",
     )
     .unwrap();
@@ -85,6 +86,7 @@ fn every_setting_of_a_file_arrives() {
             grace: Duration::from_secs(60),
         },
         unstick: Unstick { hung: true, hung_after: Duration::from_secs(1200), orphans: true },
+        state_file: "/run/mountwarden/state".to_owned(),
         log_format: LogFormat::Json,
         log_level: "info,mountwarden=debug".to_owned(),
         kubernetes: OnOff::On,

@@ -12,7 +12,8 @@ This page is generated; a test compares it with the program.
 When a server comes back with another filesystem, pods stay Running on a mount that is dead for ever, and Kubernetes
 does not notice. A new pod would have a working one. mountwarden can evict such pods: off by default, through the
 Eviction API (so PodDisruptionBudgets hold), and only where two trial mounts proved that a new pod will find what it needs.
-A server that is down is alerted on, never answered with evictions.
+A server that is down is alerted on, never answered with evictions. And pods that are deleted already, and stay in
+Terminating because a volume of theirs is dead, can be [released](#pods-that-stay-in-terminating).
 
 Agents ask, one coordinator decides. The agents' tokens may evict nobody. The coordinator believes of a request only what
 it cannot read itself: state, cause, and what the trial mounts saw. It reads the pod, its owner, namespace, node, volumes and
@@ -32,8 +33,10 @@ restrictive holds, `none` wins, and a word that is no known one counts as `none`
 `remedy.require_opt_in` (the default) wants `evict` on the pod or its namespace. A node's annotation restricts and never opts in.
 
 **To stop everything at once:** `kubectl -n NAMESPACE create configmap mountwarden-remedy --from-literal=stop=true`. Any
-value but `false` stops. It is read before each eviction, and what cannot be read counts as stopped. For one node: `kubectl annotate
-node NAME mountwarden.io/remedy=none`.
+value but `false` stops. It is read before each eviction and before each release, and what cannot be read counts as stopped. For one node:
+`kubectl annotate node NAME mountwarden.io/remedy=none`.
+
+`mountwarden status --plan` says for every pod on a dead mount of a node what would be done, or which guard says no.
 
 ## Why a pod was not evicted
 
@@ -45,7 +48,7 @@ They are asked in this order; the first that says no is told.
 |---|---|---|---|
 ";
 
-const TAIL: &str = "
+const MIDDLE: &str = "
 ## How much at a time
 
 * `remedy.in_flight` (5) evictions in flight in the cluster, at most half of them in one namespace, one per node, one per workload.
@@ -80,11 +83,37 @@ a clock was set, nothing is done for a whole cool-down. Whoever knows better may
     45.1 s  the old pod is gone, and the new pod's volume is healthy
 ```
 
-## Not there yet
+";
 
-Pods that stay in Terminating because their server is gone are not released by this version: the settings `unstick.*` and the
-word `unstick` of the annotation are read, and nothing acts on them. What would be done is built and measured
-(`src/remedy/unstick.rs` decides, `src/remedy/release.rs` does it, `make lab-releases` shows it on real NFS).
+const UNSTICK: &str = "\
+## Pods that stay in Terminating
+
+The kubelet looks at a volume before it unmounts it. Where the server is gone that look never ends, and the pod stays in
+Terminating until the server is back; where a writer of the pod sits in the kernel it even stays Running. The agent of the node can take such
+mounts away, so that the kubelet finishes by itself:
+
+* `stale` and `lost` mounts that an eviction left behind, and dead FUSE mounts, wherever `unstick` is allowed: they are detached.
+* `hung` mounts only with `unstick.hung: true`. Their requests are aborted (MNT_FORCE) until no process of the pod is left, then they are detached.
+  **What was not written is lost. A write that the server has read already can still run there later, and overwrite what the replacement
+  writes**: nothing fences it. Hence only after `unstick.hung_after` (15 m), never for StatefulSets, and only once this node's TCP connection to the
+  server is closed.
+* Pods that the API does not know any more (force-deleted) are reported after 10 minutes (`MountOrphaned` on the node), and released only
+  with `unstick.orphans: true`.
+
+One pod of a node at a time. Everything is looked at again right before: the API server is asked for the pod, its namespace, the node and the kill
+switch; every process, everybody's mount table and the host's connections are read anew. Success is what the host's mount
+table and the API say afterwards (`MountReleased`; `MountReleaseFailed` when not, and it is tried again after 30 s, 60 s, up to 10 minutes).
+
+Every rule has a name. It stands in the Event `MountReleaseRefused`, in the log, and in `mountwarden status --plan`. They are asked in
+this order; the first that says no is told.
+
+| guard | holds | not released, because | what to do |
+|---|---|---|---|
+";
+
+const TAIL: &str = "
+What the agent does not see: a file that was left open when its mount was detached, a mount in a namespace in which no process lives, a
+connection from another network namespace than the host's.
 
 ## What a node, or a tenant, that lies can get
 
@@ -106,13 +135,22 @@ word `unstick` of the annotation are read, and nothing acts on them. What would 
 pub fn markdown() -> String {
     let mut page = String::from(HEAD);
     for guard in Guard::ALL {
-        let holds = match guard.holds() {
-            Holds::Wait => Holds::Wait.as_str().to_owned(),
-            Holds::Permanent => format!("**{}**", Holds::Permanent.as_str()),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(page, "| `{guard}` | {holds} | {} | {} |", guard.says(), guard.advice());
+        row(&mut page, guard.as_str(), guard.holds(), guard.says(), guard.advice());
+    }
+    page.push_str(MIDDLE);
+    page.push_str(UNSTICK);
+    for guard in crate::remedy::unstick::Guard::ALL {
+        row(&mut page, guard.as_str(), guard.holds(), guard.says(), guard.advice());
     }
     page.push_str(TAIL);
     page
+}
+
+fn row(page: &mut String, name: &str, holds: Holds, says: &str, advice: &str) {
+    let holds = match holds {
+        Holds::Wait => holds.as_str().to_owned(),
+        Holds::Permanent => format!("**{}**", holds.as_str()),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(page, "| `{name}` | {holds} | {says} | {advice} |");
 }

@@ -1,65 +1,10 @@
 //! Every reason not to act, by name.
 
-/// How long a refusal holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
-    /// It goes away by itself: the pod waits.
-    Wait,
-    /// Somebody must change something: the pod, its budget, the configuration.
-    Permanent,
-}
-
-impl Holds {
-    /// The word of the documentation.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Holds::Wait => "wait",
-            Holds::Permanent => "permanent",
-        }
-    }
-}
-
-macro_rules! guards {
-    ($($variant:ident $holds:ident $word:literal $says:literal, $advice:literal;)*) => {
-        /// A rule that forbids an eviction. The words are label values of `mountwarden_coordinator_decisions_total`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Guard {
-            $(#[doc = $says] $variant,)*
-        }
-
-        impl Guard {
-            /// All guards, in the order in which they are asked.
-            pub const ALL: &'static [Guard] = &[$(Guard::$variant,)*];
-
-            /// Its name.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Guard::$variant => $word,)* }
-            }
-
-            /// Whether waiting helps.
-            #[must_use]
-            pub fn holds(self) -> Holds {
-                match self { $(Guard::$variant => Holds::$holds,)* }
-            }
-
-            /// What it says to a person, without the particulars of the case.
-            #[must_use]
-            pub fn says(self) -> &'static str {
-                match self { $(Guard::$variant => $says,)* }
-            }
-
-            /// What that person can do.
-            #[must_use]
-            pub fn advice(self) -> &'static str {
-                match self { $(Guard::$variant => $advice,)* }
-            }
-        }
-    };
-}
+pub use crate::remedy::guards::Holds;
+use crate::remedy::guards::guards;
 
 guards! {
+    /// A rule that forbids an eviction. The words are label values of `mountwarden_coordinator_decisions_total`.
     Mode Permanent "mode" "remedies are switched off (remedy.mode is observe)",
         "Set remedy.mode to dry-run, read what it would do, then to enforce.";
     Leader Wait "leader" "this coordinator does not hold the Lease",
@@ -148,12 +93,6 @@ guards! {
         "Nothing: its turn comes. remedy.in_flight raises it.";
     InFlight Wait "in_flight" "as many evictions as allowed are in flight",
         "Nothing: its turn comes. remedy.in_flight raises it.";
-}
-
-impl std::fmt::Display for Guard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 /// Guards that are switched off, for the tests that prove that each is needed; none in the program.

@@ -1,15 +1,10 @@
-//! The kill switch: a key that anybody with rights in the namespace can set within seconds.
+//! The kill switch, read by the coordinator.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 
 use super::client::call;
-
-/// Name of the ConfigMap.
-pub const NAME: &str = "mountwarden-remedy";
-
-/// Its key: any value but `false` stops.
-pub const KEY: &str = "stop";
+pub use crate::remedy::switch::{KEY, NAME};
 
 /// Whether remedies may go on, and else why not.
 ///
@@ -25,10 +20,7 @@ pub async fn read(client: &Client, namespace: &str) -> Result<(), String> {
 
 fn judge(found: Option<&ConfigMap>) -> Result<(), String> {
     let value = found.and_then(|object| object.data.as_ref()).and_then(|data| data.get(KEY));
-    match value.map(|value| value.trim()) {
-        None | Some("false") => Ok(()),
-        Some(value) => Err(format!("ConfigMap {NAME} says {KEY}: {value:?}")),
-    }
+    crate::remedy::switch::judge(value.map(String::as_str))
 }
 
 #[cfg(test)]
@@ -36,13 +28,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_value_but_false_stops() {
+    fn only_its_own_key_stops() {
         let with =
-            |value: &str| ConfigMap { data: Some([(KEY.to_owned(), value.to_owned())].into()), ..ConfigMap::default() };
+            |key: &str| ConfigMap { data: Some([(key.to_owned(), "true".to_owned())].into()), ..ConfigMap::default() };
         assert!(judge(None).is_ok() && judge(Some(&ConfigMap::default())).is_ok());
-        assert!(judge(Some(&with("false"))).is_ok());
-        for value in ["true", "", "False", "no", "0"] {
-            assert!(judge(Some(&with(value))).is_err(), "{value:?}");
-        }
+        assert!(judge(Some(&with("other"))).is_ok() && judge(Some(&with(KEY))).is_err());
     }
 }

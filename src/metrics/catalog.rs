@@ -250,6 +250,12 @@ catalog! {
         "Files under the name of another node's canary that are no record of it (damaged, hostile).";
     CANARY_RECORDS_COLLECTED: Counter Experimental "mountwarden_canary_records_collected_total" [] "",
         "Records of nodes long gone that this agent removed after two nodes agreed.";
+    STATE_ERRORS: Counter Stable "mountwarden_state_errors_total" [] "",
+        "Times that the agent's state file could not be read, written or understood; it does without (the log says why).";
+    AGENT_REMEDY_ENABLED: Gauge Stable "mountwarden_remedy_enabled" ["action"] "",
+        "1 while the action is in force: mode enforce, kill switch off, not forbidden by the node's annotation. 0 in observe and dry-run. The agent's action is unstick.";
+    AGENT_REMEDIES: Counter Stable "mountwarden_remedies_total" ["action", "result"] "",
+        "Pods in Terminating with dead mounts by what became of them: released, failed, simulated (dry run), refused (once per guard), pod_stays (released, and still in the API after a minute).";
     LOG_DROPPED: Counter Stable "mountwarden_log_dropped_total" [] "",
         "Log lines dropped because nobody read them.";
     HTTP_REFUSED: Counter Stable "mountwarden_http_refused_total" [] "",
@@ -337,9 +343,13 @@ mod tests {
     #[test]
     fn every_name_is_unique_and_follows_the_conventions() {
         let mut seen = HashSet::new();
-        for metric in ALL.iter().chain(COORDINATOR) {
-            let twice = seen.insert(metric.name) || metric.name == BUILD_INFO.name;
-            assert!(twice, "{} stands twice", metric.name);
+        for (of_agent, metric) in
+            ALL.iter().map(|metric| (true, metric)).chain(COORDINATOR.iter().map(|one| (false, one)))
+        {
+            assert!(seen.insert((of_agent, metric.name)), "{} stands twice", metric.name);
+            // What both have means the same of both.
+            let other = ALL.iter().find(|other| other.name == metric.name).unwrap_or(metric);
+            assert_eq!((other.kind, other.labels), (metric.kind, metric.labels), "{}", metric.name);
             assert!(metric.name.starts_with("mountwarden_") || metric.name.starts_with("process_"), "{}", metric.name);
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert!(metric.name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{}", metric.name);

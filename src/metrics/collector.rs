@@ -272,11 +272,12 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         family.add(&["stuck"], number(agent.workers_stuck))
     })?;
     passive_evidence(page, agent)?;
+    remedies(page, agent)?;
     page.single(&catalog::CANARY_INTERVAL, snapshot.canary_interval_seconds)?;
     if let Some(isolated) = agent.canary_isolated {
         page.single(&catalog::CANARY_ISOLATED, flag(isolated))?;
     }
-    let numbers: [(&'static Metric, f64); 21] = [
+    let numbers: [(&'static Metric, f64); 22] = [
         (&catalog::WORKERS_KILLED, number(agent.workers_killed_total)),
         (&catalog::WORKERS_STARTED, number(agent.workers_started_total)),
         (&catalog::WORKERS_LOST, number(agent.workers_lost_total)),
@@ -294,12 +295,25 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         (&catalog::CANARY_STRAYS, number(agent.canary_strays)),
         (&catalog::CANARY_RECORDS_REFUSED, number(agent.canary_records_refused_total)),
         (&catalog::CANARY_RECORDS_COLLECTED, number(agent.canary_records_collected_total)),
+        (&catalog::STATE_ERRORS, number(agent.state_errors_total)),
         (&catalog::LOG_DROPPED, number(agent.log_dropped_total)),
         (&catalog::HTTP_REFUSED, number(agent.http_refused_total)),
         (&catalog::CONFIG_OK, flag(agent.config_ok)),
         (&catalog::CONFIG_RELOADS, number(agent.config_reloads_total)),
     ];
     numbers.iter().try_for_each(|(metric, value)| page.single(metric, *value))
+}
+
+fn remedies(page: &mut Page<'_>, agent: &AgentStats) -> Result<(), RenderError> {
+    page.family(&catalog::AGENT_REMEDY_ENABLED, |family| {
+        agent.remedies_enabled.iter().try_for_each(|(action, on)| family.add(&[action], flag(*on)))
+    })?;
+    page.family(&catalog::AGENT_REMEDIES, |family| {
+        let add = |family: &mut Family<'_>, one: &crate::snapshot::RemedyCount| {
+            family.add(&[&one.action, &one.result], number(one.count))
+        };
+        agent.remedies.iter().try_for_each(|one| add(family, one))
+    })
 }
 
 fn passive_evidence(page: &mut Page<'_>, agent: &AgentStats) -> Result<(), RenderError> {

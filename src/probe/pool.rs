@@ -124,6 +124,12 @@ impl Pool {
         Pool::sharing(Arc::clone(&self.shared.image), limits)
     }
 
+    /// The program that its workers are.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.shared.image)
+    }
+
     fn sharing(image: Arc<Image>, limits: Limits) -> Pool {
         let admission = Arc::new(Admission::new(limits.max, limits.per_owner));
         let shared = Shared { image, limits, admission, state: Mutex::default(), returned: Notify::new() };

@@ -277,6 +277,19 @@ impl Schedule {
         }
     }
 
+    /// A killed worker is still in the kernel on this superblock.
+    #[must_use]
+    pub fn is_unreaped(&self, dev: Dev) -> bool {
+        self.lanes.get(&dev).is_some_and(|lane| lane.unreaped)
+    }
+
+    /// Somebody wants to know whether it still blocks: it is tried now, whatever its back-off, which goes on afterwards.
+    pub fn try_now(&mut self, dev: Dev, now: Now) {
+        let Some(lane) = self.lanes.get(&dev) else { return };
+        let candidates = lane.blocked.map_or_else(|| lane.members.clone(), |blocked| vec![blocked]);
+        candidates.into_iter().for_each(|id| self.wake(id, now));
+    }
+
     /// The server is back: ends the back-off of this target and probes it now.
     pub fn rearm(&mut self, id: TargetId, now: Now) {
         let Some(slot) = self.slots.get_mut(&id) else { return };

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::canary::cgroup::Home;
 use super::canary::{CanaryReport, CanarySpec};
 use super::scan::{Scan, ScanJob};
+use super::survey::{Survey, SurveySpec};
 use super::trial::{TrialReport, TrialSpec};
 use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
@@ -62,6 +63,17 @@ pub enum Job {
         proc_root: Vec<u8>,
         /// This agent's run.
         run: String,
+    },
+    /// Who uses what.
+    Survey(SurveySpec),
+    /// The agent's state file.
+    Recall(Vec<u8>),
+    /// The same, written.
+    Keep {
+        /// Its path.
+        path: Vec<u8>,
+        /// What it is to hold.
+        bytes: Vec<u8>,
     },
 }
 
@@ -140,6 +152,10 @@ pub enum Answer {
     Canary(Box<CanaryReport>),
     /// Of `CanaryHome`.
     CanaryHome(Home),
+    /// Of `Survey`.
+    Survey(Survey),
+    /// Of `Recall`, the file where there is one; of `Keep`, nothing.
+    Kept(Option<Vec<u8>>),
     /// A file could not be read.
     Failed {
         /// Why.

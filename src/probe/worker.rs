@@ -12,7 +12,9 @@ use rustix::io::Errno;
 
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
-use super::{ProbeReport, SentinelFate, Step, StepResult, canary, scan, sentinel, signals, spawn, steps, trial};
+use super::{
+    ProbeReport, SentinelFate, Step, StepResult, canary, keep, scan, sentinel, signals, spawn, steps, survey, trial,
+};
 use crate::mounts::mountstats::{self, NfsStats};
 
 /// First argument of the hidden mode.
@@ -51,6 +53,13 @@ fn start(parent: i32) -> Result<(), Errno> {
         return Ok(());
     }
     Worker { socket: rustix::stdio::stdin(), note: rustix::stdio::stdout(), seq: 0 }.serve()
+}
+
+fn kept(result: Result<Option<Vec<u8>>, Errno>) -> Answer {
+    match result {
+        Ok(bytes) => Answer::Kept(bytes),
+        Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
+    }
 }
 
 struct Worker<'fd> {
@@ -124,6 +133,18 @@ impl Worker<'_> {
             Job::CanaryHome { proc_root, run } => {
                 self.enter(Step::CanaryHome)?;
                 Answer::CanaryHome(canary::cgroup::home(&proc_root, &run))
+            }
+            Job::Survey(spec) => {
+                self.enter(Step::Survey)?;
+                Answer::Survey(survey::run(&spec))
+            }
+            Job::Recall(path) => {
+                self.enter(Step::StateFile)?;
+                kept(keep::recall(&path))
+            }
+            Job::Keep { path, bytes } => {
+                self.enter(Step::StateFile)?;
+                kept(keep::keep(&path, &bytes).map(|()| None))
             }
             Job::Trial(spec) => Answer::Trial(trial::run(&spec, &|step| self.enter(step))?),
         })

@@ -6,13 +6,15 @@
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::localfs;
 
 /// A process that is killed, in `SigPnd` and `ShdPnd` of `/proc/PID/status` (proc(5)): bit of SIGKILL.
 const SIGKILL_BIT: u64 = 1 << 8;
 
 /// What is left of a pod's processes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Processes of which at least one thread is not dead.
     pub processes: Vec<i32>,
@@ -27,14 +29,24 @@ pub struct Left {
 /// # Errors
 /// An entry that cannot be read, by its path: then nobody knows whose it is.
 pub fn left(proc_root: &Path, uid: &str) -> io::Result<Left> {
-    let spelled = [uid.to_owned(), uid.replace('-', "_")];
-    let mut left = Left::default();
+    Ok(left_of(proc_root, &[uid.to_owned()])?.pop().unwrap_or_default())
+}
+
+/// The same for several pods in one pass; the answers are in their order.
+///
+/// # Errors
+/// As [`left`].
+pub fn left_of(proc_root: &Path, uids: &[String]) -> io::Result<Vec<Left>> {
+    let spelled: Vec<[String; 2]> = uids.iter().map(|uid| [uid.clone(), uid.replace('-', "_")]).collect();
+    let mut left = vec![Left::default(); uids.len()];
     for pid in numbers(proc_root)? {
         let directory = proc_root.join(pid.to_string());
         let Some(groups) = read(&directory.join("cgroup"))? else { continue };
         let groups = String::from_utf8_lossy(&groups);
-        if spelled.iter().any(|uid| groups.contains(uid.as_str())) {
-            look(&directory, pid, &mut left)?;
+        for (spelled, left) in spelled.iter().zip(&mut left) {
+            if spelled.iter().any(|uid| groups.contains(uid.as_str())) {
+                look(&directory, pid, left)?;
+            }
         }
     }
     Ok(left)

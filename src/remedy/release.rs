@@ -28,6 +28,7 @@ use tokio::time::timeout;
 pub use worker::worker_entry;
 
 use crate::mounts::Dev;
+use crate::probe::canary::cgroup::{CgroupSpec, Isolation};
 use crate::probe::image::Image;
 use crate::probe::spawn;
 use crate::probe::wire::{self, Decoder};
@@ -49,6 +50,8 @@ pub struct ReleaseSpec {
     pub mounts: Vec<ReleaseMount>,
     /// How.
     pub manner: Manner,
+    /// The cgroup to sit in: a worker stuck in the kernel must not keep the agent's own pod in Terminating.
+    pub cgroup: Option<CgroupSpec>,
     /// How long and how often.
     pub pace: Pace,
 }
@@ -99,6 +102,8 @@ impl Default for Pace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
+    /// Whether it left the agent's cgroup.
+    Entered(Isolation),
     /// It holds a descriptor of the mount with this index.
     Holds {
         /// Index in [`ReleaseSpec::mounts`].
@@ -343,6 +348,7 @@ mod tests {
             namespace: Vec::new(),
             mounts: Vec::new(),
             manner: Manner::Detach,
+            cgroup: None,
             pace: Pace::default(),
         }
     }

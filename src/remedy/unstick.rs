@@ -6,8 +6,11 @@
 
 mod guard;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub use guard::Guard;
 
@@ -54,10 +57,24 @@ pub enum Pod {
         /// A StatefulSet made it: its name and its volume are given to the next one at once.
         stateful: bool,
     },
-    /// A fresh, complete list of this node's pods does not have it, and no static pod's hash is its UID; for how long.
-    Orphan(Duration),
+    /// A fresh, complete list of this node's pods does not have it, and no static pod's hash is its UID.
+    Orphan {
+        /// For how long.
+        age: Duration,
+        /// As in [`Pod::Known`], from when it was still known; `None`: this agent never knew it.
+        stateful: Option<bool>,
+    },
     /// Nobody knows: no list, or an old one.
     Unknown,
+}
+
+/// Somebody who has a mount of a superblock.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Holder {
+    /// UID of the pod that it is; `None`: it is none.
+    pub pod: Option<String>,
+    /// In words.
+    pub name: String,
 }
 
 /// One dead mount of the pod in the host's table.
@@ -79,9 +96,9 @@ pub struct DeadMount {
     pub judged: bool,
     /// A FUSE mount: it has a daemon, and no connection to a server.
     pub fuse: bool,
-    /// Everything else that has a mount of this superblock, by name; `None` where a mount table could not be read. Copies of
+    /// Everything else that has a mount of this superblock; `None` where a mount table could not be read. Copies of
     /// this pod's own paths that services of the host hold do not count.
-    pub others: Option<Vec<String>>,
+    pub others: Option<Vec<Holder>>,
     /// How long ago a worker, or a thread of the kubelet, was last seen blocked on it; `None`: never.
     pub blocked: Option<Duration>,
     /// A TCP connection of this client to the server is up; `None` where that could not be told.
@@ -118,11 +135,31 @@ pub struct Plan {
     pub releases: Vec<(Manner, Vec<DeadMount>)>,
 }
 
-/// Decides. Every guard is asked in the order of [`Guard::ALL`]; the first that says no is told.
+/// Decides about all pods of the node at once: pods on one superblock are no others to each other where all of them may
+/// go. One that may not go keeps those that share with it.
+#[must_use]
+pub fn plan_together(cases: &[(Case, Allowed)]) -> Vec<Result<Plan, Refusal>> {
+    let mut going: BTreeSet<String> = cases.iter().map(|(case, _)| case.uid.clone()).collect();
+    loop {
+        let plans: Vec<_> = cases.iter().map(|(case, allowed)| plan(case, allowed, &going)).collect();
+        let before = going.len();
+        for ((case, _), plan) in cases.iter().zip(&plans) {
+            if plan.is_err() {
+                going.remove(&case.uid);
+            }
+        }
+        if going.len() == before {
+            return plans;
+        }
+    }
+}
+
+/// Decides about one. Every guard is asked in the order of [`Guard::ALL`]; the first that says no is told. `going`: UIDs
+/// of pods that are released too.
 ///
 /// # Errors
 /// The guard that forbids it.
-pub fn plan(case: &Case, allowed: &Allowed) -> Result<Plan, Refusal> {
+pub fn plan(case: &Case, allowed: &Allowed, going: &BTreeSet<String>) -> Result<Plan, Refusal> {
     may_act(allowed)?;
     may_be_helped(case, allowed)?;
     let left = case.left.as_ref().map_err(|error| refusal(Guard::ProcessesUnknown, error.clone()))?;
@@ -133,7 +170,7 @@ pub fn plan(case: &Case, allowed: &Allowed) -> Result<Plan, Refusal> {
         return no(Guard::NothingDead, String::new());
     }
     for mount in &case.mounts {
-        mount_may_go(case, mount, allowed, left)?;
+        mount_may_go(case, mount, allowed, left, going)?;
     }
     let manner = |mount: &DeadMount| if mount.state == State::Hung { Manner::Abort } else { Manner::Detach };
     let of = |wanted: Manner| {
@@ -165,51 +202,63 @@ fn may_be_helped(case: &Case, allowed: &Allowed) -> Result<(), Refusal> {
             no(Guard::Grace, format!("{} s of {} s", overdue.as_secs(), AFTER_GRACE.as_secs()))
         }
         Pod::Known { .. } => Ok(()),
-        Pod::Orphan(_) if !allowed.orphans => no(Guard::Orphan, String::new()),
-        Pod::Orphan(age) if *age < ORPHAN_AFTER => {
+        Pod::Orphan { .. } if !allowed.orphans => no(Guard::Orphan, String::new()),
+        Pod::Orphan { age, .. } if *age < ORPHAN_AFTER => {
             no(Guard::OrphanYoung, format!("{} s of {} s", age.as_secs(), ORPHAN_AFTER.as_secs()))
         }
-        Pod::Orphan(_) => Ok(()),
+        Pod::Orphan { .. } => Ok(()),
     }
 }
 
-fn mount_may_go(case: &Case, mount: &DeadMount, allowed: &Allowed, left: &Left) -> Result<(), Refusal> {
+fn mount_may_go(
+    case: &Case,
+    mount: &DeadMount,
+    allowed: &Allowed,
+    left: &Left,
+    going: &BTreeSet<String>,
+) -> Result<(), Refusal> {
     let path = || mount.path.display().to_string();
     let ours = pod_uid(&mount.path).is_some_and(|uid| uid == case.uid);
     check_with(ours, Guard::NotThePods, path)?;
     check_with(mount.judged, Guard::NotJudged, path)?;
     match mount.state {
-        State::Stale | State::Lost if left.processes.is_empty() => return Ok(()),
         State::Stale | State::Lost => {
-            return no(Guard::ProcessLeft, format!("{} of them, on {}", left.processes.len(), path()));
+            // Killed writers may sit on a mount of the same pod that hangs: that one goes first, and it is looked again then.
+            let hangs = case.mounts.iter().any(|other| other.state == State::Hung);
+            let words = || format!("{} of them, on {}", left.processes.len(), path());
+            return check_with(left.processes.is_empty() || hangs, Guard::ProcessLeft, words);
         }
         State::Hung => {}
         other => return no(Guard::NotDead, format!("{} is {other}", path())),
     }
     check_with(allowed.hung, Guard::Hung, path)?;
-    let stateful = matches!(case.pod, Pod::Known { stateful: true, .. });
-    check_with(!stateful, Guard::Stateful, path)?;
+    match case.pod {
+        Pod::Known { stateful: false, .. } | Pod::Orphan { stateful: Some(false), .. } => {}
+        Pod::Orphan { stateful: None, .. } => {
+            return no(Guard::Stateful, format!("{}: nobody knows any more what made the pod", path()));
+        }
+        Pod::Known { .. } | Pod::Orphan { .. } | Pod::Unknown => return no(Guard::Stateful, path()),
+    }
     let young = || format!("{}: {} s of {} s", path(), mount.for_how_long.as_secs(), allowed.hung_after.as_secs());
     check_with(mount.for_how_long >= allowed.hung_after, Guard::HungYoung, young)?;
-    match &mount.others {
-        None => return no(Guard::SharedUnknown, path()),
-        Some(others) if !others.is_empty() => return no(Guard::Shared, format!("{}: {}", path(), named(others))),
-        Some(_) => {}
+    let Some(others) = &mount.others else { return no(Guard::SharedUnknown, path()) };
+    let stays = |other: &&Holder| other.pod.as_ref().is_none_or(|pod| !going.contains(pod));
+    let others: Vec<&str> = others.iter().filter(stays).map(|other| other.name.as_str()).collect();
+    check_with(others.is_empty(), Guard::Shared, || format!("{}: {}", path(), named(&others)))?;
+    match mount.connected {
+        _ if mount.fuse => {}
+        Some(false) => {}
+        Some(true) => return no(Guard::Connected, path()),
+        None => return no(Guard::ConnectionUnknown, path()),
     }
     let blocked = mount.blocked.is_some_and(|ago| ago <= BLOCKED_WITHIN);
-    check_with(blocked, Guard::NobodyBlocked, path)?;
-    match mount.connected {
-        _ if mount.fuse => Ok(()),
-        Some(false) => Ok(()),
-        Some(true) => no(Guard::Connected, path()),
-        None => no(Guard::ConnectionUnknown, path()),
-    }
+    check_with(blocked, Guard::NobodyBlocked, path)
 }
 
 /// The first few names.
-fn named(others: &[String]) -> String {
+fn named(others: &[&str]) -> String {
     const SHOWN: usize = 3;
-    let shown: Vec<&str> = others.iter().take(SHOWN).map(String::as_str).collect();
+    let shown: Vec<&str> = others.iter().take(SHOWN).copied().collect();
     match others.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

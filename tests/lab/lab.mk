@@ -26,7 +26,7 @@ lab-trials: build ## Trial mounts of NFS v3 to v4.2, and what they leave (2 minu
 	@tests/packages.sh lab
 	$(LAB) trials
 
-lab-story: build ## A pod on a replaced server is brought back: agent, coordinator, real NFS, a fake API server (6 minutes)
+lab-story: build ## A pod on a replaced server is brought back, one stuck in Terminating is let go: agent, coordinator, real NFS, a fake API server (15 minutes)
 	@tests/packages.sh lab
 	$(LAB) story
 

@@ -171,7 +171,14 @@ enum Guest {
     /// A case of `pending`.
     Pending { fault: String, cause: String },
     /// A container with a volume, that uses it until it is killed.
-    Container { volume: PathBuf, path: PathBuf, group: PathBuf },
+    Container {
+        volume: PathBuf,
+        path: PathBuf,
+        group: PathBuf,
+        /// It writes too, and waits until that is on stable storage.
+        #[arg(long)]
+        writes: bool,
+    },
     /// The cases of `releases`.
     Releases { only: String, runs: usize },
     /// A pod's process that dirties FILES files in DIRECTORY and gets stuck.
@@ -246,7 +253,9 @@ impl Command {
             Command::Guest(Guest::Story { fault, policy, ends }) => story::tell(&fault, &policy, ends)?,
             Command::Pending { agent, only } => return pending::run(&agent, only.as_ref()),
             Command::Guest(Guest::Pending { fault, cause }) => pending::tell(&fault, &cause)?,
-            Command::Guest(Guest::Container { volume, path, group }) => story::container(&volume, &path, &group)?,
+            Command::Guest(Guest::Container { volume, path, group, writes }) => {
+                story::container(&volume, &path, &group, writes)?;
+            }
             Command::Releases { agent, versions, only, runs } => {
                 return releases::run(&agent, &versions, only.as_ref(), runs);
             }

@@ -210,6 +210,7 @@ fn let_go(case: &Case, seen: &mut Seen) -> Result<()> {
         namespace: b"/proc/1/ns/mnt".to_vec(),
         mounts: vec![mount],
         manner: Manner::Abort,
+        cgroup: None,
         pace: Pace::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -11,6 +11,7 @@
 )]
 pub(crate) mod apiserver;
 mod cluster;
+mod stuck;
 
 use std::fs::File;
 use std::path::Path;
@@ -51,10 +52,18 @@ pub(crate) enum Ends {
     Refused,
     /// It heals by itself, and nobody ever asks for a rescue.
     Heals,
+    /// It is deleted while its server is gone, and the agent releases it.
+    Released,
+    /// The same, with an agent that is killed in the middle and started again.
+    Killed,
+    /// It may not be released: somebody alive uses the same superblock.
+    Shared,
+    /// It is deleted on a stale mount that its kubelet leaves behind, and the agent takes that away.
+    Detached,
 }
 
 #[rustfmt::skip]
-const TELLINGS: [Telling; 7] = [
+const TELLINGS: [Telling; 12] = [
     Telling { version: "4.1", fault: "swap_dir_filled", policy: "same_names", ends: Ends::Rescued },
     Telling { version: "3", fault: "swap_dir_filled", policy: "same_names", ends: Ends::Rescued },
     Telling { version: "4.1", fault: "swap_dir", policy: "always", ends: Ends::Rescued },
@@ -62,6 +71,11 @@ const TELLINGS: [Telling; 7] = [
     Telling { version: "4.1", fault: "swap_dir", policy: "same_names", ends: Ends::Refused },
     Telling { version: "4.1", fault: "unexport", policy: "same_names", ends: Ends::Heals },
     Telling { version: "4.1", fault: "restart", policy: "same_names", ends: Ends::Heals },
+    Telling { version: "4.1", fault: "refused", policy: "released", ends: Ends::Released },
+    Telling { version: "3", fault: "refused", policy: "released", ends: Ends::Released },
+    Telling { version: "4.1", fault: "refused", policy: "killed", ends: Ends::Killed },
+    Telling { version: "4.1", fault: "refused", policy: "shared", ends: Ends::Shared },
+    Telling { version: "4.1", fault: "swap_dir", policy: "detached", ends: Ends::Detached },
 ];
 
 /// On the host.
@@ -113,7 +127,10 @@ fn boot(host: &Host, telling: &Telling) -> Result<String> {
 /// In the guest.
 pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     let export = if std::env::var("LAB_VERSION").is_ok_and(|version| version == "3") { "/mnt/exp" } else { "/" };
-    let cluster = Cluster::start("10.0.1.1", export);
+    if !matches!(ends, Ends::Rescued | Ends::Refused | Ends::Heals) {
+        return stuck::tell(export, fault, ends);
+    }
+    let cluster = Cluster::start("10.0.1.1", export, false);
     // A coordinator without history waits for a whole cool-down; docs/remedy.md says how to begin one by hand.
     cluster.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "mountwarden-history", "namespace": "default"},
@@ -121,16 +138,8 @@ pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     let kubeconfig = cluster.api.kubeconfig(Path::new("/run"));
     let config = format!("remedy: {{mode: enforce, evict_on_replaced: {policy}}}\nlog: {{format: json}}\n");
     std::fs::write("/run/story.yaml", config)?;
-    let program = |mode: &str, ports: [&str; 2], log: &str| -> Result<Child> {
-        let log = File::create(format!("/run/out/{log}.log"))?;
-        let mut command = Command::new(AGENT);
-        command.args([mode, "--config", "/run/story.yaml", "--node-name", NODE, "--kubeconfig"]).arg(&kubeconfig);
-        command.args(["--listen", ports[0], "--listen-ui", ports[1]]);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
-        command.spawn().with_context(|| format!("start {mode}"))
-    };
-    let mut agent = program("run", ["127.0.0.1:12049", "127.0.0.1:12050"], "agent")?;
-    let mut coordinator = program("coordinate", ["127.0.0.1:12051", "127.0.0.1:12052"], "coordinator")?;
+    let mut agent = program("run", &kubeconfig, ["127.0.0.1:12049", "127.0.0.1:12050"], "agent")?;
+    let mut coordinator = program("coordinate", &kubeconfig, ["127.0.0.1:12051", "127.0.0.1:12052"], "coordinator")?;
     let told = follow(&cluster, fault, ends);
     for child in [&mut agent, &mut coordinator] {
         // Fails only when it has ended, which the logs explain.
@@ -141,6 +150,16 @@ pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     told?;
     println!("the end");
     Ok(())
+}
+
+/// Starts the agent or the coordinator; its log goes on where it ended.
+fn program(mode: &str, kubeconfig: &Path, ports: [&str; 2], log: &str) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(format!("/run/out/{log}.log"))?;
+    let mut command = Command::new(AGENT);
+    command.args([mode, "--config", "/run/story.yaml", "--node-name", NODE, "--kubeconfig"]).arg(kubeconfig);
+    command.args(["--listen", ports[0], "--listen-ui", ports[1]]);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+    command.spawn().with_context(|| format!("start {mode}"))
 }
 
 fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {

@@ -54,6 +54,7 @@ fn mount(mountpoint: &str, source: &str, state: State, cause: Option<Cause>, age
 fn snapshot(mounts: Vec<MountStatus>) -> Snapshot {
     Snapshot {
         servers: Vec::new(),
+        plan: Vec::new(),
         schema: SCHEMA.to_owned(),
         version: "0.1.0".to_owned(),
         node: "n1".to_owned(),

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::{CallEnd, Event, Flags, Manner, ReleaseMount, ReleaseSpec, Stop, call, keeper};
 use crate::localfs;
 use crate::mounts::{View, mountinfo, octal};
+use crate::probe::canary::cgroup;
 use crate::probe::wire::{self, Decoder, Place};
 use crate::probe::{spawn, steps};
 use crate::remedy::processes::{self, Left};
@@ -91,6 +92,10 @@ impl Worker<'_> {
     }
 
     fn work(&self) -> Result<(), End> {
+        // While it holds nothing of a mount yet.
+        if let Some(spec) = &self.spec.cgroup {
+            self.say(&Event::Entered(cgroup::enter(spec)))?;
+        }
         self.enter_namespace()?;
         // All descriptors before the first call: whatever happens on the way, no mount is without a path to force it by.
         let (mut there, mut held) = (Vec::new(), Vec::new());

@@ -43,6 +43,18 @@ const ALL: Allowed = Allowed {
     orphans: true,
 };
 
+fn other(name: &str) -> Holder {
+    Holder { pod: None, name: name.to_owned() }
+}
+
+fn alone(case: &Case, allowed: &Allowed) -> Result<Plan, Refusal> {
+    plan(case, allowed, &BTreeSet::new())
+}
+
+fn orphan(age: Duration) -> Pod {
+    Pod::Orphan { age, stateful: Some(false) }
+}
+
 fn stuck(pids: &[i32]) -> Left {
     Left { processes: pids.to_vec(), ..Left::default() }
 }
@@ -58,8 +70,8 @@ fn only(guard: Guard) -> (Case, Allowed) {
         Guard::PodUnknown => this.pod = Pod::Unknown,
         Guard::NotTerminating => this.pod = Pod::Known { overdue: None, stateful: false },
         Guard::Grace => this.pod = Pod::Known { overdue: Some(AFTER_GRACE - second), stateful: false },
-        Guard::Orphan => (this.pod, allowed.orphans) = (Pod::Orphan(ORPHAN_AFTER), false),
-        Guard::OrphanYoung => this.pod = Pod::Orphan(ORPHAN_AFTER - second),
+        Guard::Orphan => (this.pod, allowed.orphans) = (orphan(ORPHAN_AFTER), false),
+        Guard::OrphanYoung => this.pod = orphan(ORPHAN_AFTER - second),
         Guard::ProcessesUnknown => this.left = Err("/proc/7/cgroup: Permission denied".to_owned()),
         Guard::ProcessAlive => this.left = Ok(Left { alive: vec![9], ..stuck(&[9]) }),
         Guard::NothingDead => this.mounts.clear(),
@@ -74,7 +86,7 @@ fn only(guard: Guard) -> (Case, Allowed) {
         }
         Guard::SharedUnknown => this.mounts = vec![DeadMount { others: None, ..hung(VOLUME) }],
         Guard::Shared => {
-            let others = ["shop/a", "shop/b", "/mnt/x", "shop/c"].map(str::to_owned).to_vec();
+            let others = ["shop/a", "shop/b", "/mnt/x", "shop/c"].map(other).to_vec();
             this.mounts = vec![DeadMount { others: Some(others), ..hung(VOLUME) }];
         }
         Guard::NobodyBlocked => {
@@ -88,10 +100,10 @@ fn only(guard: Guard) -> (Case, Allowed) {
 
 #[test]
 fn each_guard_alone_forbids_it() {
-    assert!(plan(&case(vec![hung(VOLUME)]), &ALL).is_ok());
+    assert!(alone(&case(vec![hung(VOLUME)]), &ALL).is_ok());
     for guard in Guard::ALL {
         let (case, allowed) = only(*guard);
-        assert_eq!(plan(&case, &allowed).map_err(|refusal| refusal.guard), Err(*guard), "{guard}");
+        assert_eq!(alone(&case, &allowed).map_err(|refusal| refusal.guard), Err(*guard), "{guard}");
         assert!(!guard.says().is_empty() && !guard.advice().is_empty());
     }
 }
@@ -99,14 +111,14 @@ fn each_guard_alone_forbids_it() {
 #[test]
 fn a_refusal_says_what_is_particular_about_it() {
     let (case, allowed) = only(Guard::Shared);
-    let refusal = plan(&case, &allowed).unwrap_err();
+    let refusal = alone(&case, &allowed).unwrap_err();
     assert!(refusal.detail.ends_with("data: shop/a, shop/b, /mnt/x and 1 more"), "{}", refusal.detail);
 }
 
 #[test]
 fn killed_writers_in_the_kernel_are_no_obstacle_for_what_hangs() {
     let case = Case { left: Ok(stuck(&[17, 18])), ..case(vec![hung(VOLUME)]) };
-    let plan = plan(&case, &ALL).unwrap();
+    let plan = alone(&case, &ALL).unwrap();
     assert_eq!(plan.releases.len(), 1);
     assert_eq!(plan.releases[0].0, Manner::Abort);
 }
@@ -114,13 +126,13 @@ fn killed_writers_in_the_kernel_are_no_obstacle_for_what_hangs() {
 #[test]
 fn a_fuse_mount_has_no_connection_to_wait_for() {
     let fuse = DeadMount { fuse: true, connected: None, ..hung("volumes/kubernetes.io~csi/pv/mount") };
-    assert!(plan(&case(vec![fuse]), &ALL).is_ok());
+    assert!(alone(&case(vec![fuse]), &ALL).is_ok());
 }
 
 #[test]
 fn what_answers_is_detached_even_where_hung_mounts_are_not_released() {
     let allowed = Allowed { hung: false, ..ALL };
-    let plan = plan(&case(vec![stale(VOLUME)]), &allowed).unwrap();
+    let plan = alone(&case(vec![stale(VOLUME)]), &allowed).unwrap();
     assert_eq!(plan.releases, [(Manner::Detach, vec![stale(VOLUME)])]);
 }
 
@@ -128,7 +140,7 @@ fn what_answers_is_detached_even_where_hung_mounts_are_not_released() {
 fn sub_paths_go_before_their_volume_and_what_blocks_goes_first() {
     let (sub, deep) = (hung("volume-subpaths/data/app/0"), hung("volume-subpaths/data/app/0/below"));
     let mounts = vec![stale("volumes/kubernetes.io~nfs/other"), hung(VOLUME), sub.clone(), deep.clone()];
-    let plan = plan(&case(mounts), &ALL).unwrap();
+    let plan = alone(&case(mounts), &ALL).unwrap();
     assert_eq!(
         plan.releases,
         [
@@ -140,9 +152,46 @@ fn sub_paths_go_before_their_volume_and_what_blocks_goes_first() {
 
 #[test]
 fn one_mount_that_may_not_go_keeps_all_of_them() {
-    let shared = DeadMount { others: Some(vec!["/mnt/x".to_owned()]), ..hung("volumes/kubernetes.io~nfs/other") };
-    let refused = plan(&case(vec![hung(VOLUME), shared]), &ALL);
+    let shared = DeadMount { others: Some(vec![other("/mnt/x")]), ..hung("volumes/kubernetes.io~nfs/other") };
+    let refused = alone(&case(vec![hung(VOLUME), shared]), &ALL);
     assert_eq!(refused.unwrap_err().guard, Guard::Shared);
+}
+
+const NEIGHBOUR: &str = "1c3f8e7d-9f0c-4c29-8a40-6d7a1f7e5a11";
+
+/// A pod on the same superblock as the one of [`case`].
+fn neighbours(allowed: Allowed) -> [(Case, Allowed); 2] {
+    let with = |uid: &str, other: &str| {
+        let holder = Holder { pod: Some(other.to_owned()), name: format!("pod {other}") };
+        let path = PathBuf::from(format!("/var/lib/kubelet/pods/{uid}/{VOLUME}"));
+        let mount = DeadMount { path, others: Some(vec![holder]), ..hung(VOLUME) };
+        Case { uid: uid.to_owned(), ..case(vec![mount]) }
+    };
+    [(with(UID, NEIGHBOUR), ALL), (with(NEIGHBOUR, UID), allowed)]
+}
+
+#[test]
+fn pods_on_one_superblock_go_together_or_not_at_all() {
+    assert!(plan_together(&neighbours(ALL)).iter().all(Result::is_ok));
+    let plans = plan_together(&neighbours(Allowed { permitted: false, ..ALL }));
+    let guards: Vec<Guard> = plans.into_iter().map(|plan| plan.unwrap_err().guard).collect();
+    assert_eq!(guards, [Guard::Shared, Guard::Forbidden], "who stays keeps the other");
+}
+
+#[test]
+fn an_orphan_of_an_unknown_maker_is_let_go_only_from_what_answers() {
+    let unknown = Pod::Orphan { age: ORPHAN_AFTER, stateful: None };
+    let with = |mounts| Case { pod: unknown.clone(), ..case(mounts) };
+    assert!(alone(&with(vec![stale(VOLUME)]), &ALL).is_ok());
+    assert_eq!(alone(&with(vec![hung(VOLUME)]), &ALL).unwrap_err().guard, Guard::Stateful);
+    assert!(alone(&Case { pod: orphan(ORPHAN_AFTER), ..case(vec![hung(VOLUME)]) }, &ALL).is_ok());
+}
+
+#[test]
+fn killed_writers_on_what_hangs_do_not_keep_what_is_stale() {
+    let mounts = vec![stale("volumes/kubernetes.io~nfs/other"), hung(VOLUME)];
+    let case = Case { left: Ok(stuck(&[17])), ..case(mounts) };
+    assert_eq!(alone(&case, &ALL).unwrap().releases.len(), 2);
 }
 
 proptest! {
@@ -162,7 +211,7 @@ proptest! {
             left.processes.extend((0..pids).map(|pid| i32::try_from(pid).unwrap() + 100));
         }
         if !matches!(chosen, Guard::NobodyBlocked | Guard::HungYoung) {
-            prop_assert!(plan(&case, &allowed).is_err());
+            prop_assert!(alone(&case, &allowed).is_err());
         }
     }
 }

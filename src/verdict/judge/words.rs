@@ -42,6 +42,8 @@ fn action(step: Step) -> &'static str {
         Step::CanaryEntries => "looking at the root's entries",
         Step::CanaryHome => "reading the machine's id",
         Step::Processes => "looking through the processes",
+        Step::Survey => "reading who uses what",
+        Step::StateFile => "reading or writing the state file",
     }
 }
 

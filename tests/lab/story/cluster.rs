@@ -2,6 +2,7 @@
 //! one was measured to do, and a controller that makes a new pod for one that goes.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -24,19 +25,21 @@ pub(super) const IN_CONTAINER: &str = "/mnt/data";
 const VOLUME: &str = "pv-data";
 /// A real kubelet looks at its pods about once a second; its sync of a deleted pod took 8 s (KUBELET.md 2).
 const SYNC: Duration = Duration::from_millis(200);
-/// The kubelet's stat of the volume before it unmounts it may take so long before the kubelet counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The stand-ins, at work until dropped.
 pub(super) struct Cluster {
     pub(super) api: Arc<ApiServer>,
+    /// No new pods are made.
+    pub(super) no_more_pods: Arc<AtomicBool>,
+    /// The kubelet unmounts nothing any more.
+    pub(super) kubelet_is_stuck: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Cluster {
-    /// A node, a namespace that opted in, a volume, and a workload with one replica.
-    pub(super) fn start(server: &str, export: &str) -> Cluster {
+    /// A node, a namespace that opted in, a volume, and a workload with one replica, which may write all the time.
+    pub(super) fn start(server: &str, export: &str, writes: bool) -> Cluster {
         let api = Arc::new(ApiServer::start());
         api.put(objects::node(NODE));
         let mut namespace = objects::namespace(NAMESPACE);
@@ -47,9 +50,12 @@ impl Cluster {
         api.put(objects::volume(VOLUME, server, export, (NAMESPACE, "data")));
         let stop = Arc::new(AtomicBool::new(false));
         let (for_thread, stopped) = (Arc::clone(&api), Arc::clone(&stop));
+        let (no_more_pods, kubelet_is_stuck) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (enough, is_stuck) = (Arc::clone(&no_more_pods), Arc::clone(&kubelet_is_stuck));
         let thread = std::thread::spawn(move || {
-            let mut kubelet = Kubelet { api: Arc::clone(&for_thread), running: BTreeMap::new() };
-            let mut controller = Controller { api: for_thread, made: 0 };
+            let api = Arc::clone(&for_thread);
+            let mut kubelet = Kubelet { api, running: BTreeMap::new(), writes, is_stuck };
+            let mut controller = Controller { api: for_thread, made: 0, enough };
             while !stopped.load(Ordering::Relaxed) {
                 controller.sync();
                 if let Err(error) = kubelet.sync() {
@@ -58,7 +64,7 @@ impl Cluster {
                 std::thread::sleep(SYNC);
             }
         });
-        Cluster { api, stop, thread: Some(thread) }
+        Cluster { api, no_more_pods, kubelet_is_stuck, stop, thread: Some(thread) }
     }
 
     /// The pods of the workload, oldest first: name, UID, ready, being deleted.
@@ -99,11 +105,13 @@ fn is_ready(pod: &Value) -> bool {
 struct Controller {
     api: Arc<ApiServer>,
     made: u32,
+    enough: Arc<AtomicBool>,
 }
 
 impl Controller {
     fn sync(&mut self) {
-        if self.api.objects("pods").iter().any(|pod| !is_terminating(pod)) {
+        let enough = self.enough.load(Ordering::Relaxed);
+        if enough || self.api.objects("pods").iter().any(|pod| !is_terminating(pod)) {
             return;
         }
         self.made += 1;
@@ -127,7 +135,9 @@ struct Running {
     /// SIGTERM was sent.
     asked_to_end: Option<Instant>,
     /// The kubelet's own look at the volume before it unmounts it.
-    look: Option<(Child, Instant)>,
+    look: Option<Child>,
+    /// The kubelet's look at how full the volume is, which it takes all the time.
+    metrics: Option<Child>,
 }
 
 /// What KUBELET.md says of volumes: mounted once, before the container starts; unmounted after the container's end, and
@@ -135,6 +145,8 @@ struct Running {
 struct Kubelet {
     api: Arc<ApiServer>,
     running: BTreeMap<String, Running>,
+    writes: bool,
+    is_stuck: Arc<AtomicBool>,
 }
 
 impl Kubelet {
@@ -162,8 +174,10 @@ impl Kubelet {
         std::fs::create_dir_all(IN_CONTAINER)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["guest", "container"]).arg(&volume).args([IN_CONTAINER, &group]);
+        command.args(self.writes.then_some("--writes"));
         let container = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        self.running.insert(uid.to_owned(), Running { container, volume, asked_to_end: None, look: None });
+        self.running
+            .insert(uid.to_owned(), Running { container, volume, asked_to_end: None, look: None, metrics: None });
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         self.api.modify("pods", NAMESPACE, &name_of(pod), |pod| {
             pod["status"] = json!({"phase": "Running", "startTime": now, "qosClass": "BestEffort",
@@ -179,6 +193,10 @@ impl Kubelet {
     fn end(&mut self, pod: &Value, uid: &str) -> Result<()> {
         let Some(running) = self.running.get_mut(uid) else { return Ok(()) };
         let grace = Duration::from_secs(pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(2));
+        // One thread for the numbers of the volume, however long that takes (KUBELET.md 3).
+        if running.metrics.is_none() {
+            running.metrics = Some(look(&["-f"], &running.volume)?);
+        }
         if running.container.try_wait()?.is_none() {
             let asked = *running.asked_to_end.get_or_insert_with(Instant::now);
             let signal = if asked.elapsed() < grace { nix::sys::signal::SIGTERM } else { nix::sys::signal::SIGKILL };
@@ -191,25 +209,37 @@ impl Kubelet {
             self.api.remove("pods", NAMESPACE, &name_of(pod));
             return Ok(());
         }
+        if self.is_stuck.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         match &mut running.look {
-            None => {
-                let mut stat = Command::new("stat");
-                stat.arg(&running.volume).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
-                running.look = Some((stat.stderr(Stdio::null()).spawn()?, Instant::now()));
-            }
-            Some((look, since)) => match look.try_wait()? {
-                // "corruptedMnt": an error other than "no such file" is unmounted all the same (k8s.io/mount-utils).
-                Some(_) => {
-                    running.look = None;
+            None => running.look = Some(look(&[], &running.volume)?),
+            Some(child) => {
+                if child.try_wait()?.is_none() {
+                    return Ok(());
+                }
+                let mut said = String::new();
+                if let Some(errors) = &mut child.stderr {
+                    errors.read_to_string(&mut said)?;
+                }
+                running.look = None;
+                // What an abort leaves (errno 512) is no answer: it looks again, and hangs again. "corruptedMnt": any other
+                // error but "no such file" is unmounted all the same (k8s.io/mount-utils).
+                if !said.contains("512") {
                     let path = running.volume.display();
                     shell(&format!("umount {path} || umount -l {path}"))?.wait()?;
                 }
-                None if since.elapsed() > PATIENCE => {}
-                None => {}
-            },
+            }
         }
         Ok(())
     }
+}
+
+/// The kubelet's own look at a volume.
+fn look(options: &[&str], volume: &Path) -> Result<Child> {
+    let mut stat = Command::new("stat");
+    stat.args(options).arg(volume).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(stat.stderr(Stdio::piped()).spawn()?)
 }
 
 impl Drop for Kubelet {
@@ -227,7 +257,7 @@ fn mounted(path: &Path) -> Result<bool> {
 
 /// `guest container VOLUME PATH GROUP`: a process with a mount namespace of its own, in which its volume is bound to PATH
 /// as a private copy, that uses it until it is killed.
-pub(crate) fn container(volume: &Path, path: &Path, group: &Path) -> Result<()> {
+pub(crate) fn container(volume: &Path, path: &Path, group: &Path, writes: bool) -> Result<()> {
     use nix::mount::{MsFlags, mount};
     std::fs::write(group.join("cgroup.procs"), std::process::id().to_string()).context("enter the group")?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("a mount namespace of its own")?;
@@ -239,6 +269,12 @@ pub(crate) fn container(volume: &Path, path: &Path, group: &Path) -> Result<()> 
     loop {
         // An application that copes with errors, and whose health check does not look at its data.
         let _ = std::fs::read(path.join("f"));
+        if writes {
+            let _ = std::fs::File::create(path.join("written")).and_then(|file| {
+                (&file).write_all(&[b'x'; 4096])?;
+                file.sync_all()
+            });
+        }
         std::thread::sleep(Duration::from_millis(500));
     }
 }
