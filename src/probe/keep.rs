@@ -1,5 +1,6 @@
 //! The agent's state file, read and written by a worker: the path may lie on a mount that is dead by now. Only a local
 //! filesystem will do.
+#![expect(clippy::disallowed_methods, reason = "this is the code of the worker, in an expendable process")]
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,8 @@
 //! Rescues in a world of our own: random histories against invariants, and how long a large one takes.
 //!
 //! The world is simulated; history, guards and budgets are the real ones. `MOUNTWARDEN_HISTORIES=100000` says how many
-//! histories are run (`make model`), `MOUNTWARDEN_SEED` replays one.
+//! histories are run (`make model`), `MOUNTWARDEN_SEED` replays one, `MOUNTWARDEN_GUARDS` names the guards in which a bug is
+//! planted.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

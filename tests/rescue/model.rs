@@ -192,7 +192,9 @@ fn a_bug_planted_in_any_guard_is_found() {
     let whole = number("MOUNTWARDEN_HISTORIES");
     let most = whole.unwrap_or(200);
     let (mut found, mut missed) = (0, Vec::new());
-    for guard in Guard::ALL.iter().copied().filter(|guard| !NOT_PLANTED.contains(guard)) {
+    let only = std::env::var("MOUNTWARDEN_GUARDS").ok();
+    let chosen = |guard: &Guard| only.as_ref().is_none_or(|only| only.split(',').any(|name| name == guard.as_str()));
+    for guard in Guard::ALL.iter().copied().filter(|guard| !NOT_PLANTED.contains(guard) && chosen(guard)) {
         match (0..most).find_map(|seed| history(seed, Blind::to(guard)).0.err().map(|says| (seed + 1, says))) {
             Some((rounds, says)) => {
                 println!("| `{guard}` | {rounds} | {says} |");
@@ -203,5 +205,5 @@ fn a_bug_planted_in_any_guard_is_found() {
     }
     // Some take thousands of histories; a part of the run finds the plain ones.
     assert!(missed.is_empty() || whole.is_none(), "not found in {most} histories each: {missed:?}");
-    assert!(found >= 20, "only {found} bugs were found in {most} histories each");
+    assert!(found >= 20 || only.is_some(), "only {found} bugs were found in {most} histories each");
 }

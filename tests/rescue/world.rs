@@ -133,9 +133,22 @@ impl World {
         world.remedy.in_flight = rng.usize(1..6);
         world.remedy.evict_on_replaced =
             rng.choice([OnReplaced::SameNames, OnReplaced::SameNames, OnReplaced::Always, OnReplaced::Never]).unwrap();
-        for _ in 0..rng.usize(1..4) {
-            let workload = Workload::random(&mut rng, world.servers.len());
-            world.add(workload, rng.usize(1..4));
+        match rng.u32(..10) {
+            // New pods of a server that all come to nothing, of more workloads than it takes to open its breaker.
+            0 => (0..6).for_each(|_| {
+                let broken = rng.u32(..8) > 0;
+                let kind = OwnerKind::Controller;
+                world.add(Workload { kind, broken, server: 0, ..Workload::plain(&mut rng) }, 1);
+            }),
+            // Bare pods that asked for it: nothing comes after them that anybody could wait for.
+            1 => (0..3).for_each(|_| {
+                let workload = Workload { annotation: Some("evict"), ..Workload::plain(&mut rng) };
+                world.add(Workload { kind: OwnerKind::None, ..workload }, 2);
+            }),
+            _ => (0..rng.usize(1..4)).for_each(|_| {
+                let workload = Workload::random(&mut rng, world.servers.len());
+                world.add(workload, rng.usize(1..4));
+            }),
         }
         if rng.u32(..4) == 0 {
             let node = rng.usize(..nodes);
@@ -395,8 +408,8 @@ impl World {
         if !accepted {
             return Answer::Refused;
         }
-        // One in twenty: 201, and nothing happens.
-        if self.pods[pod].ends.is_none() && (self.api_faults == 0 || self.rng.u32(..20) > 0) {
+        // One in eight: 201, and nothing happens.
+        if self.pods[pod].ends.is_none() && (self.api_faults == 0 || self.rng.u32(..8) > 0) {
             self.delete(pod, true);
         }
         if lost { Answer::Unknown } else { Answer::Accepted }
@@ -539,6 +552,23 @@ impl Server {
 }
 
 impl Workload {
+    /// One that nothing protects, with its opt-in by the namespace.
+    fn plain(rng: &mut Rng) -> Workload {
+        let (kind, server, namespace) = (OwnerKind::Controller, 0, rng.usize(..2));
+        Workload {
+            namespace,
+            kind,
+            server,
+            mirror: false,
+            local: false,
+            unsafe_to_evict: false,
+            critical: false,
+            annotation: None,
+            broken: false,
+            budgets: Vec::new(),
+        }
+    }
+
     fn random(rng: &mut Rng, servers: usize) -> Workload {
         let kinds = [
             OwnerKind::Controller,

@@ -10,8 +10,8 @@ use crate::verdict::State;
 
 const MANIFEST: &str = include_str!("../../../k8s/install-remedy-enforce.yaml");
 
-/// Read by the part that releases dead mounts, which is not at work here.
-const OTHERS: [&str; 1] = ["get configmaps mountwarden-remedy"];
+/// Used by the part that releases dead mounts, which is not at work here (tests/unstick.rs).
+const OTHERS: [&str; 2] = ["get configmaps mountwarden-remedy", "get pods"];
 
 /// Something that the agent does in the cluster, and how it is seen that it did.
 struct Work {
