@@ -35,8 +35,9 @@ const MOST: usize = 2048;
 const SOON: Duration = Duration::from_secs(2);
 const NOW_AND_THEN: Duration = Duration::from_secs(60);
 
-/// Reading or writing it may take so long; the agent's first pass waits for the reading.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Reading or writing it may take so long, the start of a worker on a busy machine included; the agent's first pass waits
+/// for the reading.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The whole file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -107,7 +108,7 @@ impl Core {
                 Err(why) => self.state_trouble(&why),
             },
             Outcome::Answered(Answer::Failed { errno }) => self.state_trouble(&explain(errno)),
-            other => self.state_trouble(&format!("reading it did not end: {other:?}")),
+            other => self.state_trouble(&no_answer(&other)),
         }
     }
 
@@ -153,7 +154,7 @@ impl Core {
         let why = match outcome {
             Outcome::Answered(Answer::Kept(_)) => return,
             Outcome::Answered(Answer::Failed { errno }) => explain(*errno),
-            other => format!("writing it did not end: {other:?}"),
+            other => no_answer(other),
         };
         self.state_file.written.clear();
         self.state_trouble(&why);
@@ -246,6 +247,16 @@ fn explain(errno: i32) -> String {
     match errno {
         libc::EXDEV => "it does not lie on a local filesystem".to_owned(),
         errno => errno_name(errno),
+    }
+}
+
+fn no_answer(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Answered(_) => "the worker answered another question".to_owned(),
+        Outcome::Missed { .. } => format!("it was not read or written within {PATIENCE:?}: is it on a dead mount?"),
+        Outcome::Lost(why) => why.clone(),
+        Outcome::NoRoom => "no worker is free".to_owned(),
+        Outcome::NotStarted(error) => format!("no worker can be started: {error}"),
     }
 }
 

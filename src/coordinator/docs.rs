@@ -112,6 +112,19 @@ this order; the first that says no is told.
 ";
 
 const TAIL: &str = "
+`make lab-story` plays this too, with a killed writer in fsync, stand-ins for the kubelet's own stuck looks, and `unstick.hung_after` at its
+shortest (60 s); killed -9 before and in the middle of the release, the agent ends it the same way:
+
+```
+     0.0 s  the server is gone
+     8.4 s  the agent says: hung
+    30.0 s  the pod is deleted (terminationGracePeriodSeconds 2)
+    67.1 s  not yet: hung_young
+    72.6 s  not yet: nobody_blocked
+    78.3 s  MountReleased, and the pod is gone from the API; the server is still gone
+    79.7 s  the server is back, and a new pod works
+```
+
 What the agent does not see: a file that was left open when its mount was detached, a mount in a namespace in which no process lives, a
 connection from another network namespace than the host's.
 

@@ -58,10 +58,15 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends, agent: &mut Child, kubecon
     let dead = || Ok(matches!(state(&volume)?.as_deref(), Some("hung" | "stale")));
     until(limit, "the agent does not see that the volume is dead", dead)?;
     said(&format!("the agent says: {}", state(&volume)?.unwrap_or_default()));
+    if ends != Ends::Detached {
+        // As long as attributes are cached the kubelet's look ends, and a deleted pod too (KUBELET.md 3).
+        let hangs = || Ok(shell(&format!("timeout 2 stat {volume} >/dev/null"))?.wait()?.code() == Some(124));
+        until(limit, "a look at the volume does not hang", hangs)?;
+    }
     cluster.api.terminate(NAMESPACE, "web-1");
     said("the pod is deleted");
     if ends == Ends::Shared {
-        return shared(cluster, fault, &volume, said);
+        return shared(cluster, fault, &first, &volume, &said);
     }
     if ends == Ends::Killed {
         // Dead since: that survives, or it would take another minute from here.
@@ -70,25 +75,14 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends, agent: &mut Child, kubecon
         *agent = program("run", kubeconfig, PORTS, "agent")?;
         said("the agent was killed, and started again");
         let begun = || Ok(log()?.contains("its dead mounts are released now"));
-        until(LIMIT, "no release begins", begun)?;
+        follow_guards(&first, &said, "no release begins", begun)?;
         kill(agent)?;
         *agent = program("run", kubeconfig, PORTS, "agent")?;
         said("the agent was killed in the middle of the release, and started again");
     }
     let gone = || -> Result<bool> { Ok(uid(cluster, "web-1").is_err()) };
     let released = || -> Result<bool> { Ok(!events(cluster, "MountReleased").is_empty() || gone()?) };
-    let (mut before, begin) = (None, Instant::now());
-    while !released()? {
-        ensure!(begin.elapsed() < LIMIT, "nobody releases it: {}", events(cluster, "MountReleaseRefused").join("; "));
-        let now =
-            crate::surface::snapshot().and_then(|snapshot| snapshot.plan.into_iter().find(|pod| pod.pod_uid == first));
-        let guard = now.and_then(|pod| pod.unstick.guard);
-        if guard.is_some() && guard != before {
-            said(&format!("not yet: {}", guard.as_deref().unwrap_or_default()));
-            before = guard;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    follow_guards(&first, &said, "nobody releases it", released)?;
     for note in events(cluster, "MountReleased") {
         said(&format!("MountReleased: {note}"));
     }
@@ -97,6 +91,8 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends, agent: &mut Child, kubecon
     let clean = || Ok(stuck_processes(&first)?.is_empty() && !mounted(&volume)?);
     until(PROMISED, "something is left", clean).with_context(|| format!("{:?}", stuck_processes(&first)))?;
     said("no process is in D, and nothing is left in the host's mount table, the server still dead or another one");
+    let by_us = || Ok(log()?.contains("its dead mounts are out of the host's mount table"));
+    until(PROMISED, "it was not the agent that released it", by_us)?;
     if ends == Ends::Detached {
         return Ok(());
     }
@@ -110,13 +106,33 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends, agent: &mut Child, kubecon
     Ok(())
 }
 
+/// Waits, and says on the way which guard holds the release back.
+fn follow_guards(
+    uid: &str,
+    said: &impl Fn(&str),
+    otherwise: &str,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let mut before = None;
+    until(LIMIT, otherwise, || {
+        let snapshot = crate::surface::snapshot();
+        let pod = snapshot.and_then(|snapshot| snapshot.plan.into_iter().find(|pod| pod.pod_uid == uid));
+        let guard = pod.and_then(|pod| pod.unstick.guard);
+        if guard.is_some() && guard != before {
+            said(&format!("not yet: {}", guard.as_deref().unwrap_or_default()));
+            before = guard;
+        }
+        condition()
+    })
+}
+
 /// Somebody alive uses the superblock: nothing happens, it is told, and all end well with the server.
-fn shared(cluster: &Cluster, fault: &str, volume: &str, said: impl Fn(&str)) -> Result<()> {
+fn shared(cluster: &Cluster, fault: &str, uid_of_pod: &str, volume: &str, said: &impl Fn(&str)) -> Result<()> {
     let refused = || {
         let all = events(cluster, "MountReleaseRefused");
         Ok(all.iter().any(|note| note.contains("others use the same superblock") && note.contains("/mnt/neighbour")))
     };
-    until(LIMIT, "nobody says that others use it", refused)?;
+    follow_guards(uid_of_pod, said, "nobody says that others use it", refused)?;
     for note in events(cluster, "MountReleaseRefused") {
         said(&format!("MountReleaseRefused: {note}"));
     }
