@@ -93,6 +93,8 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => agent.reload(&reload),
+            // Before what may always have something ready: with thousands of probes under way it would never have its turn.
+            _ = beat.tick() => agent.http.beat(),
             () = table_change(&mut watch) => agent.core.reread = true,
             Some(event) = agent.core.running.join_next() => match event {
                 Ok(event) => agent.core.take(event),
@@ -101,7 +103,6 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
             },
             news = kernel_log.news() => agent.core.take_kernel_news(news),
             known = new_names(&mut names) => agent.core.take_names(known),
-            _ = beat.tick() => agent.http.beat(),
             () = timer.as_mut() => agent.note_delay(wake),
         }
         agent.step();
