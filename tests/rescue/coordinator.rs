@@ -87,7 +87,9 @@ impl Process {
             if !world.faulty() {
                 let (mut history, version) = store.load(self.wall(world));
                 history.answered(&uid, &answer, self.wall(world));
-                store.write(&history, version);
+                if store.write(&history, version) && matches!(answer, Answer::Accepted) {
+                    world.remembered(&uid);
+                }
             }
             return Step::Nothing;
         }

@@ -145,6 +145,7 @@ fn history(seed: u64, blind: Blind) -> (Broken, Count) {
     if broken.is_err() && number("MOUNTWARDEN_SEED").is_some() {
         println!("at second {}: {:#?}", model.world.now - START, model.world.done);
         println!("{:#?}\n{:#?}", model.processes, model.store.text);
+        println!("calls {:?}", model.world.calls);
     }
     (broken, model.count)
 }

@@ -404,15 +404,24 @@ impl World {
         // The UID precondition: the pod that is meant, or nobody.
         let refused = self.workload(pod).budgets.iter().any(|budget| budget.allowed <= 0 && self.ready(pod));
         let accepted = !refused && self.pods[pod].name == record.pod;
-        self.calls.push((self.now, pod, accepted));
         if !accepted {
+            self.calls.push((self.now, pod, false));
             return Answer::Refused;
         }
-        // One in eight: 201, and nothing happens.
-        if self.pods[pod].ends.is_none() && (self.api_faults == 0 || self.rng.u32(..8) > 0) {
+        // One in eight: 201, and nothing happens. Until that answer is written down there was no eviction that anybody could
+        // know of after a restart.
+        let happens = self.pods[pod].ends.is_none() && (self.api_faults == 0 || self.rng.u32(..8) > 0);
+        self.calls.push((self.now, pod, happens || self.pods[pod].ends.is_some()));
+        if happens {
             self.delete(pod, true);
         }
         if lost { Answer::Unknown } else { Answer::Accepted }
+    }
+
+    /// The answer 201 was written into the history.
+    pub(crate) fn remembered(&mut self, uid: &str) {
+        let call = index(uid).and_then(|pod| self.calls.iter_mut().rfind(|call| call.1 == pod));
+        call.into_iter().for_each(|call| call.2 = true);
     }
 
     /// Deletes a pod; its controller makes a new one.
