@@ -15,7 +15,7 @@ ARGS ?=
 .NOTPARALLEL:
 
 # lab, lab-quick, lab-blind and demo are declared where their rules are: a phony target without a rule would count as done.
-.PHONY: help build run test model fuzz bench lint fmt static image deb release
+.PHONY: help build run test page-test runbooks demo-picture model fuzz bench lint fmt static image deb release
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,23 @@ test: lint ## Run all tests: format, lints, unit and integration tests, a part o
 	@tests/packages.sh test
 	$(CARGO) test $(LOCKED)
 	$(MAKE) lab-quick
+
+# An accessibility checker (MPL-2.0): used here, not shipped.
+AXE := axe-core@4.14.1
+page-test: ## Look at the status page in headless Chromium; pictures in target/page (1 minute, fetches axe-core)
+	@tests/packages.sh page
+	@npm install --silent --no-save --no-audit --no-fund --prefix target/axe $(AXE)
+	AXE=$(CURDIR)/target/axe/node_modules/axe-core/axe.min.js $(CARGO) test --quiet $(LOCKED) --test page -- run
+
+# Where docs/runbooks.md can be read; alerts name the file itself without it.
+URL ?= docs/runbooks.md
+runbooks: ## Let alerts and dashboards link to your copy of docs/runbooks.md (URL=https://wiki.example.com/runbooks)
+	sed -i 's|runbook_url: .*#|runbook_url: $(URL)#|' alerts/rules.yaml alerts/rules_test.yaml
+	RUNBOOKS=$(filter http%,$(URL)) python3 dashboards/generate.py
+
+demo-picture: ## Draw the README's picture from what `make demo` prints, docs/demo.svg
+	$(MAKE) --no-print-directory demo >target/demo.txt
+	python3 packaging/picture.py 'make demo' <target/demo.txt >docs/demo.svg
 
 model: ## Run 100,000 random histories through the rescue planner, and find a bug planted in each guard (10 minutes)
 	@tests/packages.sh build

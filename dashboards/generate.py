@@ -2,11 +2,13 @@
 """Writes the dashboards beside it: dashboards/generate.py. No dependency; tests/dashboards.rs compares and checks them."""
 
 import json
+import os
 import pathlib
 
 HERE = pathlib.Path(__file__).parent
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-RUNBOOKS = "https://mountwarden.io/runbooks"
+# Where docs/runbooks.md is served: Grafana cannot open a file. Without it there is no link (`make runbooks URL=...`).
+RUNBOOKS = os.environ.get("RUNBOOKS", "")
 TRIPLE = "instance, mountpoint, source, fstype"
 # The server of each mount; the same join as in alerts/rules.yaml.
 SERVER = f"on ({TRIPLE}) group_left (server) max by ({TRIPLE}, server) (mountwarden_mount_info)"
@@ -22,7 +24,7 @@ def links(*names):
         "Node of this line": "/d/mountwarden-node?var-datasource=${datasource}&var-instance=${__field.labels.instance}",
         "Runbooks": RUNBOOKS,
     }
-    return [{"title": name, "url": pages[name]} for name in names]
+    return [{"title": name, "url": pages[name]} for name in names if pages[name]]
 
 
 class Board:
@@ -73,8 +75,7 @@ class Board:
             "templating": {"list": self.variables}, "panels": self.panels, "annotations": {"list": []},
             "links": [
                 {"type": "dashboards", "tags": ["mountwarden"], "title": "mountwarden", "asDropdown": True, "includeVars": True, "keepTime": True},
-                {"type": "link", "title": "Runbooks", "url": RUNBOOKS, "targetBlank": True},
-            ],
+            ] + ([{"type": "link", "title": "Runbooks", "url": RUNBOOKS, "targetBlank": True}] if RUNBOOKS else []),
         }
         (HERE / (self.uid.removeprefix("mountwarden-") + ".json")).write_text(json.dumps(board, indent=1) + "\n")
 

@@ -37,9 +37,9 @@ for file in alerts/*.yaml dashboards/*.json; do put 644 "$file" "usr/share/mount
     echo
     echo 'Files: *'
     echo 'Copyright: the mountwarden authors'
-    echo 'License: Apache-2.0 or MIT'
-    echo ' The whole texts follow.'
-    for license in LICENSE-APACHE LICENSE-MIT; do sed 's/^$/./; s/^/ /' "$license"; done
+    echo 'License: Apache-2.0'
+    echo ' The whole text follows.'
+    sed 's/^$/./; s/^/ /' LICENSE
 } >"$scratch/copyright"
 put 644 "$scratch/copyright" usr/share/doc/mountwarden/copyright
 

@@ -25,7 +25,7 @@ install -m 755 "$binary" "$root/build/out/usr/local/bin/mountwarden"
 export BUILDAH_ISOLATION="${BUILDAH_ISOLATION:-chroot}" STORAGE_DRIVER="${STORAGE_DRIVER:-vfs}"
 storage="--root $root/storage --runroot $root/run"
 set --
-for pair in title=mountwarden "version=$version" "revision=$revision" "created=$created" licenses="MIT OR Apache-2.0" \
+for pair in title=mountwarden "version=$version" "revision=$revision" "created=$created" licenses=Apache-2.0 \
     description="Watches the network mounts of a node: which are hung, stale, lost or denied, and why"; do
     set -- "$@" --label "org.opencontainers.image.$pair"
 done

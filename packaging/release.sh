@@ -28,7 +28,7 @@ for arch in "$@"; do
     self=$scratch/$name/mountwarden
     [ "$arch" = "$own" ] || self=target/dist-$own/mountwarden-$version-linux-$own/mountwarden
     packaging/extras.sh "$self" "$scratch/$name"
-    cp README.md LICENSE-APACHE LICENSE-MIT packaging/systemd/* packaging/icinga/mountwarden.conf "$scratch/$name"
+    cp README.md LICENSE packaging/systemd/* packaging/icinga/mountwarden.conf "$scratch/$name"
     tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -C "$scratch" -c "$name" |
         gzip -9n >"$dist/$name.tar.gz"
 done

@@ -7,6 +7,7 @@ mod book;
 mod canary;
 mod core;
 mod events;
+mod history;
 mod inquiry;
 mod intake;
 mod judging;

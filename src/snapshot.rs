@@ -1,9 +1,13 @@
 //! What the agent knows at one moment: immutable, made by the agent's loop, read by `/metrics`, the pages, `check` and
 //! `status`. Serialised it is the document of `/api/v1/mounts` and of `--json` (described in `docs/api.md`).
 
+mod change;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use change::Change;
 
 use crate::cluster::node_mounts::GateReport;
 use crate::mounts::Origin;
@@ -62,6 +66,9 @@ pub struct Snapshot {
     /// Pods on dead mounts, and what would be done about each.
     #[serde(default)]
     pub plan: Vec<PodPlan>,
+    /// What changed in the last hour, the oldest first; at most 256.
+    #[serde(default)]
+    pub history: Vec<Change>,
     /// autofs triggers: shown, never touched.
     pub autofs: Vec<AutofsTrigger>,
     /// How the agent itself does.

@@ -68,7 +68,7 @@ fn every_alert_has_a_test_and_a_runbook() {
     for name in &names {
         assert!(tests.contains(&format!("alertname=\"{name}\"")), "{name} fires in no test");
         assert!(sections.contains(name), "{name} has no section in docs/runbooks.md");
-        let url = format!("runbook_url: https://mountwarden.io/runbooks#{}", name.to_lowercase());
+        let url = format!("runbook_url: docs/runbooks.md#{}", name.to_lowercase());
         assert!(rules.contains(&url), "{name} does not link to its runbook");
     }
     let left: Vec<_> =

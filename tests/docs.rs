@@ -1,6 +1,11 @@
 //! The pages that the program writes are those in the repository, and the written ones leave nothing out.
 #![allow(clippy::expect_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod common {
+    #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods, reason = "shared by tests")]
+    pub mod pages;
+}
+
 use std::collections::BTreeSet;
 
 use mountwarden::{coordinator, diagnose, metrics, server, verdict};
@@ -174,13 +179,8 @@ fn links(text: &str) -> Vec<&str> {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test reads the documents of its own repository")]
 fn every_link_leads_to_a_file_and_a_section_that_exist() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut pages, mut checked) = (Vec::new(), 0);
-    for folder in ["", "docs", "alerts", "dashboards", "k8s", "tests/lab"] {
-        let entries = std::fs::read_dir(root.join(folder)).expect("a folder of pages").filter_map(Result::ok);
-        pages.extend(entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "md")));
-    }
-    for page in pages {
+    let mut checked = 0;
+    for page in common::pages::all() {
         let text = std::fs::read_to_string(&page).expect("a page");
         for target in links(&text) {
             let (file, section) = target.split_once('#').unwrap_or((target, ""));
@@ -195,5 +195,16 @@ fn every_link_leads_to_a_file_and_a_section_that_exist() {
             checked += 1;
         }
     }
-    assert!(checked > 20, "only {checked} links were found");
+    assert!(checked > 100, "only {checked} links were found");
+}
+
+#[test]
+fn the_index_names_every_page() {
+    let index = include_str!("../docs/README.md");
+    let folder = common::pages::root().join("docs");
+    let pages =
+        common::pages::all().into_iter().filter_map(|page| page.strip_prefix(&folder).ok().map(ToOwned::to_owned));
+    let named = |page: &std::path::PathBuf| index.contains(&format!("]({}", page.display()));
+    let missing: Vec<_> = pages.filter(|page| page != std::path::Path::new("README.md") && !named(page)).collect();
+    assert!(missing.is_empty(), "docs/README.md does not lead to {missing:?}");
 }

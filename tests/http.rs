@@ -198,6 +198,20 @@ async fn the_page_is_locked_down() {
         assert!(reply.head.contains(header), "{header} is missing in {}", reply.head);
     }
     assert!(reply.body.starts_with("<!doctype html>") && reply.body.contains("/mnt/gone"));
+    assert!(!reply.head.contains("unsafe"), "nothing inline is allowed: {}", reply.head);
+    for (path, kind) in [("/style.css", "text/css"), ("/page.js", "text/javascript")] {
+        let reply = get(served.ui, path).await;
+        assert_eq!(reply.status, 200);
+        assert!(reply.head.contains(&format!("content-type: {kind}")) && reply.body.len() > 1000, "{path}");
+        assert_eq!(get(served.metrics, path).await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_filtered_by_its_query() {
+    let served = Served::with_snapshot().await;
+    let reply = get(served.ui, "/?state=stale&q=shop%2Fweb-0").await;
+    assert!(reply.status == 200 && reply.body.contains("handle_invalid") && !reply.body.contains("/mnt/data"));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that a make target lacks: packages.sh build|test|lab|bench|image
+# Installs the Debian packages that a make target lacks: packages.sh build|test|lab|demo|bench|image|page
 #
 # Says nothing and does nothing when none is lacking. Without root it names them and fails. Daemons among them (the NFS
 # server of the lab, the exporter of the benchmark) are neither started nor enabled: only their files are wanted.
@@ -16,6 +16,9 @@ bench="$lab prometheus-node-exporter"
 
 # A static binary and its cross compiler, an image without a registry, the Debian package.
 image="$build musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross buildah podman runc dpkg-dev"
+# A browser that looks at the status page, and what fetches the accessibility checker.
+page='chromium fonts-dejavu-core'
+command -v npm >/dev/null || page="$page npm"
 
 case "${1:-}" in
 build) wanted=$build ;;
@@ -23,8 +26,9 @@ image) wanted=$image ;;
 lab | demo) wanted="$build $lab" ;;
 test) wanted="$build $test" ;;
 bench) wanted="$build $bench" ;;
+page) wanted="$build $page" ;;
 *)
-    echo "usage: $0 build|test|lab|demo|bench|image" >&2
+    echo "usage: $0 build|test|lab|demo|bench|image|page" >&2
     exit 64
     ;;
 esac

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::book::{Book, Turn};
 use super::canary::{self, Canaries};
+use super::history::History;
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
 use super::memory::StateFile;
@@ -121,6 +122,7 @@ pub(super) struct Core {
     pub(super) rescues: Rescues,
     pub(super) unsticks: Unsticks,
     pub(super) state_file: StateFile,
+    pub(super) history: History,
     /// What the cluster calls this node's pods; empty without one.
     pub(super) names: Arc<PodNames>,
     pub(super) pending_pods: Pending,
@@ -181,6 +183,7 @@ impl Core {
             rescues: Rescues::default(),
             unsticks: Unsticks::default(),
             state_file: StateFile::default(),
+            history: History::default(),
             names: Arc::default(),
             pending_pods: Pending::default(),
             stats: AgentStats { config_ok: true, ..AgentStats::default() },

@@ -57,6 +57,7 @@ impl Core {
         let changes = self.registry.update(&watched);
         self.start_afresh(now);
         let news = !changes.removed.is_empty();
+        let unix = self.unix_now();
         for target in changes.removed {
             tracing::info!(
                 mountpoint = target.labels.mountpoint,
@@ -65,6 +66,7 @@ impl Core {
                 "{} is no longer mounted",
                 target.labels.mountpoint
             );
+            self.history.unmounted(&target, unix);
             self.forget(&target, now);
         }
         let known: Vec<TargetId> = self.registry.targets.keys().copied().collect();

@@ -117,12 +117,14 @@ impl Core {
             self.next_inquiry = now;
             self.state_file.touch(now);
             log_transition(target, &transition, unix);
+            self.history.changed(target, &transition, unix);
             let (dev, target_state) = (target.dev, target.verdict.state);
             self.call_off(dev, target_state);
             self.hurry_behind(id);
         } else if target.cause() != before && matches!(target.verdict.state, State::Hung | State::Stale) {
             self.news = true;
             log_cause(target);
+            self.history.explained(target);
         }
         self.changed = true;
         self.mind_gate(id);

@@ -72,6 +72,7 @@ impl Core {
             pending_count,
             kubelet_mounts,
             plan: self.plan(),
+            history: self.history.since(generated),
             autofs: self.autofs(),
             agent,
         }

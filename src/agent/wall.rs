@@ -38,6 +38,7 @@ impl Core {
         if moved != 0.0 {
             tracing::info!(seconds = moved, "the wall clock was set; the times of what happened before move along");
             self.registry.targets.values_mut().for_each(|target| move_times(target, moved));
+            self.history.move_times(moved);
             self.changed = true;
         }
         unix

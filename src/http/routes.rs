@@ -22,9 +22,12 @@ pub(crate) const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8"
 const HTML: &str = "text/html; charset=utf-8";
 pub(crate) const JSON: &str = "application/json";
 
-/// The page has no script, no image and no form; its only style stands in it.
-const CONTENT_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// The page's style, script and form are this listener's own, and nothing that stands in a page is ever run.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
@@ -42,7 +45,9 @@ pub(super) fn answer<B>(site: Site, state: &HttpState, request: &Request<B>) -> 
     match (site, request.uri().path()) {
         (Site::Metrics, "/metrics") => metrics(state),
         (Site::Metrics, "/readyz") => readyz(state),
-        (Site::Ui, "/") => status_page(state),
+        (Site::Ui, "/") => status_page(state, request.uri().query()),
+        (Site::Ui, "/style.css") => respond(StatusCode::OK, CSS, page::STYLE.into()),
+        (Site::Ui, "/page.js") => respond(StatusCode::OK, SCRIPT, page::SCRIPT.into()),
         (Site::Ui, "/api/v1/mounts") => mounts(state),
         (_, "/healthz") => healthz(state),
         (Site::Metrics, _) => not_found("/metrics /healthz /readyz"),
@@ -86,10 +91,13 @@ fn mounts(state: &HttpState) -> Answer {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the page says how long ago something was, from wall-clock times")]
-fn status_page(state: &HttpState) -> Answer {
+fn status_page(state: &HttpState, query: Option<&str>) -> Answer {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     match state.rendered() {
-        Some(rendered) => respond(StatusCode::OK, HTML, page::render(&rendered.snapshot, now).into()),
+        Some(rendered) => {
+            let filter = page::Filter::of_query(query);
+            respond(StatusCode::OK, HTML, page::render(&rendered.snapshot, &filter, now).into())
+        }
         None => respond(StatusCode::SERVICE_UNAVAILABLE, HTML, page::starting().into()),
     }
 }

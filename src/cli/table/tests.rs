@@ -68,6 +68,7 @@ fn snapshot(mounts: Vec<MountStatus>) -> Snapshot {
         pending: Vec::new(),
         pending_count: 0,
         kubelet_mounts: Vec::new(),
+        history: Vec::new(),
         autofs: Vec::new(),
         agent: AgentStats::default(),
     }

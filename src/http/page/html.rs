@@ -4,40 +4,43 @@ use std::fmt;
 
 /// Text for element content and quoted attributes. Control characters and the marks that reorder text are shown as codes,
 /// so that a mountpoint cannot pretend to be another.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Text;
 
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c if c.is_control() || is_reordering(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
-                c => write!(f, "{c}")?,
-            }
+impl askama::filters::Escaper for Text {
+    fn write_escaped_str<W: fmt::Write>(&self, mut to: W, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| self.write_escaped_char(&mut to, c))
+    }
+
+    fn write_escaped_char<W: fmt::Write>(&self, mut to: W, c: char) -> fmt::Result {
+        match c {
+            '&' => to.write_str("&amp;"),
+            '<' => to.write_str("&lt;"),
+            '>' => to.write_str("&gt;"),
+            '"' => to.write_str("&quot;"),
+            '\'' => to.write_str("&#39;"),
+            c if c.is_control() || is_reordering(c) => write!(to, "\\u{{{:x}}}", u32::from(c)),
+            c => to.write_char(c),
         }
-        Ok(())
     }
 }
 
 /// Bidirectional controls and zero-width characters (Unicode UAX #9, UTS #39).
 fn is_reordering(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Advice, with what stands in backticks as code.
-pub(super) fn advice_html(advice: &str) -> String {
-    let parts = advice.split('`').enumerate();
-    parts
-        .map(
-            |(index, part)| {
-                if index % 2 == 1 { format!("<code>{}</code>", Escaped(part)) } else { Escaped(part).to_string() }
-            },
-        )
-        .collect()
+/// A piece of an advice.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Piece<'a> {
+    pub(super) is_command: bool,
+    pub(super) text: &'a str,
+}
+
+/// Advice in pieces: what stands in backticks is a command.
+pub(super) fn pieces(advice: &str) -> Vec<Piece<'_>> {
+    let parts = advice.split('`').enumerate().map(|(index, text)| Piece { is_command: index % 2 == 1, text });
+    parts.filter(|piece| !piece.text.is_empty()).collect()
 }
 
 /// A duration for people: at most two units, nothing below a second.
@@ -58,19 +61,52 @@ pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
+/// A number of things: `1 mount`, `2 mounts`.
+pub(super) fn many(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+/// A moment: for programs, and the time of day in UTC for people.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) iso: String,
+    pub(super) clock: String,
+    pub(super) ago: String,
+}
+
+impl Moment {
+    pub(super) fn of(at: f64, now: f64) -> Moment {
+        let iso = crate::snapshot::rfc3339(at);
+        // With the day where it is not today's.
+        let today = now - at < 86_400.0;
+        let clock = iso.get(if today { 11..19 } else { 0..16 }).unwrap_or(&iso).replace('T', " ");
+        Moment { clock, ago: age(now - at), iso }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use askama::filters::Escaper;
+
     use super::*;
 
-    #[test]
-    fn markup_controls_and_reordering_marks_are_shown_not_obeyed() {
-        assert_eq!(Escaped("<a href=\"x\">&'").to_string(), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
-        assert_eq!(Escaped("a\nb\u{1b}\u{202e}").to_string(), "a\\u{a}b\\u{1b}\\u{202e}");
+    fn escaped(text: &str) -> String {
+        let mut out = String::new();
+        Text.write_escaped_str(&mut out, text).unwrap();
+        out
     }
 
     #[test]
-    fn commands_become_code_and_stay_escaped() {
-        assert_eq!(advice_html("run `x <y>` now"), "run <code>x &lt;y&gt;</code> now");
+    fn markup_controls_and_reordering_marks_are_shown_not_obeyed() {
+        assert_eq!(escaped("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+        assert_eq!(escaped("a\nb\u{1b}\u{202e}\u{61c}"), "a\\u{a}b\\u{1b}\\u{202e}\\u{61c}");
+    }
+
+    #[test]
+    fn commands_are_told_apart() {
+        let pieces: Vec<_> =
+            pieces("run `x <y>` now").into_iter().map(|piece| (piece.is_command, piece.text)).collect();
+        assert_eq!(pieces, [(false, "run "), (true, "x <y>"), (false, " now")]);
     }
 
     #[test]
@@ -80,5 +116,12 @@ mod tests {
             assert_eq!(age(seconds), words);
         }
         assert_eq!(age(f64::NAN), "0 s");
+    }
+
+    #[test]
+    fn a_moment_names_its_day_only_where_it_is_another() {
+        let now = 1_790_000_000.0;
+        assert_eq!(Moment::of(now - 60.0, now).clock, "14:12:20");
+        assert_eq!(Moment::of(now - 2.0 * 86_400.0, now).clock, "2026-09-19 14:13");
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 /// Quotes a word for sh, so that whatever a tenant put into it stays one word and runs nothing.
 ///
-/// Plain words stay as they are, others come in single quotes. A word with control characters, or with marks that reorder
-/// text on a terminal, is written as `$'...'` (POSIX.1-2024, bash, ksh, zsh) with octal codes: it must not act on the
+/// Plain words stay as they are, others come in single quotes. A word with control characters, with marks that reorder
+/// text on a terminal, or with a backtick (which ends a command in an advice) is written as `$'...'` (POSIX.1-2024, bash, ksh, zsh) with octal codes: it must not act on the
 /// terminal that shows it. An older sh takes that form for a literal word, which is wrong but harmless: it contains no
 /// quote and no character that a shell would act on outside of quotes.
 #[must_use]
@@ -20,9 +20,10 @@ pub fn shell_quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Controls, line ends of Unicode, zero-width and bidirectional marks.
+/// Backticks, controls, line ends of Unicode, zero-width and bidirectional marks.
 fn must_be_coded(c: char) -> bool {
-    c.is_control()
+    c == '`'
+        || c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
@@ -59,6 +60,7 @@ mod tests {
         assert_eq!(shell_quote(""), "''");
         assert_eq!(shell_quote("/pods/*/x"), "'/pods/*/x'");
         assert_eq!(shell_quote("a\n'b\\"), r"$'a\012\047b\134'");
+        assert_eq!(shell_quote("a`b"), r"$'a\140b'");
     }
 
     /// What a shell makes of the word.

@@ -79,7 +79,7 @@ fn what_a_tenant_wrote_into_the_mount_table_runs_nothing() {
         fstype: "nfs4",
     };
     let words = advice(State::Lost, Cause::DaemonDead, &hostile);
-    assert!(words.contains(r"fusermount3 -u -z '/mnt/$(reboot); `id` '\''x'"), "{words}");
+    assert!(words.contains(r"fusermount3 -u -z $'/mnt/$(reboot); \140id\140 \047x'"), "{words}");
     assert!(advice(State::Hung, Cause::ServerRefused, &hostile).contains("'a;reboot'"));
     assert!(advice(State::Full, Cause::OutOfSpace, &hostile).contains("'/e && reboot'"));
 }
