@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 /// What workers start from.
@@ -31,8 +32,7 @@ impl Image {
         let mut target = File::from(memory);
         io::copy(&mut source, &mut target)?;
         let memory = OwnedFd::from(target);
-        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+        seal(&memory)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
         Ok(Image { path, _memory: Some(memory) })
     }
@@ -50,6 +50,18 @@ impl Image {
     }
 }
 
+/// Nobody maps the copy for writing, so it is enough to forbid what comes. `F_SEAL_WRITE` would wait for every reference to
+/// its pages and give up with EBUSY (`memfd_wait_for_pins` in the kernel's mm/memfd.c), also for one that another processor's
+/// list of fresh pages holds: on a busy node the agent would not start. Kernels before 5.1 know no other seal.
+fn seal(memory: &OwnedFd) -> io::Result<()> {
+    let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    match fcntl(memory, FcntlArg::F_ADD_SEALS(size | SealFlag::F_SEAL_FUTURE_WRITE)) {
+        Err(Errno::EINVAL) => fcntl(memory, FcntlArg::F_ADD_SEALS(size | SealFlag::F_SEAL_WRITE))?,
+        answer => answer?,
+    };
+    Ok(())
+}
+
 /// Linux 6.3 wants `MFD_EXEC` said (sysctl vm.memfd_noexec); older kernels do not know it and answer EINVAL.
 fn create() -> io::Result<OwnedFd> {
     let name = CString::new("mountwarden-worker")?;
@@ -63,4 +75,29 @@ fn create() -> io::Result<OwnedFd> {
         }
     }
     Err(io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nix::fcntl::{SpliceFFlags, splice};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_sealed_though_somebody_holds_its_pages() {
+        let mut target = File::from(create().unwrap());
+        target.write_all(b"a program").unwrap();
+        let memory = OwnedFd::from(target);
+        // A pipe that the page was spliced into holds it, as a list of another processor does for a while.
+        let (_reader, writer) = nix::unistd::pipe().unwrap();
+        assert_eq!(splice(&memory, Some(&mut 0), &writer, None, 9, SpliceFFlags::empty()), Ok(9));
+        let before = fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE));
+        assert_eq!(before, Err(Errno::EBUSY), "the page is held");
+
+        seal(&memory).unwrap();
+        let error = File::from(memory).write_all(b"another").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    }
 }
