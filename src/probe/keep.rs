@@ -44,11 +44,7 @@ pub fn keep(path: &[u8], bytes: &[u8]) -> Result<(), Errno> {
     let fresh = OsStr::from_bytes(&fresh);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = rustix::fs::openat(&directory, fresh, flags, Mode::RUSR | Mode::WUSR)?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
-        rest = rest.get(count..).unwrap_or_default();
-    }
+    steps::write_all(file.as_fd(), bytes)?;
     // Not synced: it is worth nothing after a crash of the machine, which has another boot id then.
     rustix::fs::renameat(&directory, fresh, &directory, name)
 }

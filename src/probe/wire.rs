@@ -235,12 +235,7 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
 /// What write(2) says; EMSGSIZE for a value that does not fit a frame.
 pub(crate) fn send<T: Serialize>(socket: BorrowedFd<'_>, value: &T) -> Result<(), Errno> {
     let frame = encode(value).map_err(|_| Errno::MSGSIZE)?;
-    let mut rest = frame.as_slice();
-    while !rest.is_empty() {
-        let count = rustix::io::retry_on_intr(|| rustix::io::write(socket, rest))?;
-        rest = rest.get(count..).unwrap_or_default();
-    }
-    Ok(())
+    super::steps::write_all(socket, &frame)
 }
 
 /// Collects bytes as they arrive and gives back whole frames.
