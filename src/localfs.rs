@@ -17,6 +17,30 @@ pub fn read_kernel_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a file of a process whole; `None`: the process ended.
+///
+/// # Errors
+/// What open(2) or read(2) say, by the file's path.
+pub fn read_process_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match read_kernel_file(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if process_ended(&error) => Ok(None),
+        Err(error) => Err(named(path, &error)),
+    }
+}
+
+/// Of a file or directory of a process: it ended before (ENOENT) or after (ESRCH) that was opened.
+#[must_use]
+pub fn process_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// The error with the path that it is about.
+#[must_use]
+pub fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// Opens a kernel file, to poll it or to read it again and again.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::unstick::Holder;
-use crate::localfs;
+use crate::localfs::{self, named};
 use crate::mounts::kubelet::pod_uid;
 use crate::mounts::{Dev, View, mountinfo, octal};
 use crate::pods::cgroup::Owner;
@@ -138,12 +138,7 @@ fn namespace_of(directory: &Path) -> io::Result<Option<PathBuf>> {
 
 /// `None`: the process ended.
 fn owner_of(process: &Path, pid: i32) -> io::Result<Option<Holder>> {
-    let file = process.join("cgroup");
-    let bytes = match localfs::read_kernel_file(&file) {
-        Ok(bytes) => bytes,
-        Err(error) if ended(&error) => return Ok(None),
-        Err(error) => return Err(named(&file, &error)),
-    };
+    let Some(bytes) = localfs::read_process_file(&process.join("cgroup"))? else { return Ok(None) };
     Ok(Some(match Owner::parse(&bytes) {
         Owner::Pod { uid, .. } => Holder { name: format!("pod {uid}"), pod: Some(uid) },
         Owner::Other(_) => Holder { pod: None, name: format!("process {pid}") },
@@ -185,11 +180,7 @@ fn rows(bytes: &[u8], devs: &[Dev]) -> Option<Vec<Row>> {
 
 /// A process that ended has no namespace (ENOENT), no directory (ESRCH) and no table (EINVAL) any more.
 fn ended(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EINVAL))
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    localfs::process_ended(error) || error.raw_os_error() == Some(libc::EINVAL)
 }
 
 fn unreadable(path: &Path) -> io::Error {

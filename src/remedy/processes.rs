@@ -41,7 +41,7 @@ pub fn left_of(proc_root: &Path, uids: &[String]) -> io::Result<Vec<Left>> {
     let mut left = vec![Left::default(); uids.len()];
     for pid in numbers(proc_root)? {
         let directory = proc_root.join(pid.to_string());
-        let Some(groups) = read(&directory.join("cgroup"))? else { continue };
+        let Some(groups) = localfs::read_process_file(&directory.join("cgroup"))? else { continue };
         let groups = String::from_utf8_lossy(&groups);
         for (spelled, left) in spelled.iter().zip(&mut left) {
             if spelled.iter().any(|uid| groups.contains(uid.as_str())) {
@@ -56,7 +56,8 @@ fn look(directory: &Path, pid: i32, left: &mut Left) -> io::Result<()> {
     let (mut there, mut alive) = (false, false);
     let tasks = directory.join("task");
     for thread in numbers(&tasks).or_else(absent)? {
-        let Some(status) = read(&tasks.join(thread.to_string()).join("status"))? else { continue };
+        let status = tasks.join(thread.to_string()).join("status");
+        let Some(status) = localfs::read_process_file(&status)? else { continue };
         let status = Status::parse(&status);
         // A thread that is dead and not yet reaped does nothing more and holds nothing.
         if matches!(status.state, b'Z' | b'X') {
@@ -102,28 +103,11 @@ impl Status {
 }
 
 fn numbers(directory: &Path) -> io::Result<Vec<i32>> {
-    localfs::kernel_dir_numbers(directory).map_err(|error| named(directory, &error))
-}
-
-/// `None`: the process ended.
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match localfs::read_kernel_file(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if ended(&error) => Ok(None),
-        Err(error) => Err(named(path, &error)),
-    }
+    localfs::kernel_dir_numbers(directory).map_err(|error| localfs::named(directory, &error))
 }
 
 fn absent(error: io::Error) -> io::Result<Vec<i32>> {
-    if ended(&error) { Ok(Vec::new()) } else { Err(error) }
-}
-
-fn ended(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-}
-
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    if localfs::process_ended(&error) { Ok(Vec::new()) } else { Err(error) }
 }
 
 #[cfg(test)]

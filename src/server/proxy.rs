@@ -33,9 +33,7 @@ pub fn process(proc_root: &Path, pid: Option<u32>) -> ProxyProcess {
     let Some(pid) = pid else { return ProxyProcess::Unknown };
     match localfs::read_kernel_file(&proc_root.join(pid.to_string()).join("stat")) {
         Ok(stat) => judge(&stat),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => ProxyProcess::Gone,
-        // ESRCH: it ended between open and read.
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => ProxyProcess::Gone,
+        Err(error) if localfs::process_ended(&error) => ProxyProcess::Gone,
         Err(_) => ProxyProcess::Unknown,
     }
 }
