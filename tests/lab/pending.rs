@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::guest::shell;
 use crate::interrupt;
 use crate::story::apiserver::{ApiServer, objects};
+use crate::story::until;
 use crate::surface::{self, AGENT};
 use crate::uml::{Console, End, Guest, Host};
 
@@ -199,13 +200,4 @@ fn events(api: &ApiServer, reason: &str) -> Vec<String> {
     let all = api.objects("events");
     let of = |event: &&Value| event["reason"] == reason && event["regarding"]["name"] == "web-1";
     all.iter().filter(of).filter_map(|event| event["note"].as_str().map(str::to_owned)).collect()
-}
-
-fn until(limit: Duration, otherwise: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let begin = Instant::now();
-    while !condition()? {
-        ensure!(begin.elapsed() < limit, "{otherwise}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
 }

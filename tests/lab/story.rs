@@ -274,7 +274,8 @@ fn learned(path: &str) -> Result<bool> {
     Ok(mount(path)?.is_some_and(|mount| mount.steps.iter().any(|step| step.step == "sentinel")))
 }
 
-fn until(limit: Duration, otherwise: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Waits for a condition, no longer than `limit`.
+pub(crate) fn until(limit: Duration, otherwise: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !condition()? {
         ensure!(begin.elapsed() < limit, "{otherwise}");

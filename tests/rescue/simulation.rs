@@ -2,7 +2,7 @@
 
 use mountwarden::cluster::node_mounts::GateRoot;
 use mountwarden::config::RemedyMode;
-use mountwarden::coordinator::facts::{Budget, OwnerKind};
+use mountwarden::coordinator::facts::Budget;
 use mountwarden::coordinator::guard::Blind;
 use mountwarden::coordinator::history::History;
 use mountwarden::coordinator::time::Time;
@@ -35,18 +35,8 @@ fn large(in_flight: usize) -> World {
             always_allow_unhealthy: false,
             pod_ready: true,
         };
-        let workload = Workload {
-            namespace: at % 10,
-            kind: OwnerKind::Controller,
-            server: 0,
-            mirror: false,
-            local: false,
-            unsafe_to_evict: false,
-            critical: false,
-            annotation: None,
-            broken: false,
-            budgets: if at % 2 == 0 { vec![budget] } else { Vec::new() },
-        };
+        let budgets = if at % 2 == 0 { vec![budget] } else { Vec::new() };
+        let workload = Workload { budgets, ..Workload::plain(at % 10) };
         world.add(workload, REPLICAS);
         for pod in at * REPLICAS..(at + 1) * REPLICAS {
             world.pods[pod].completed = false;

@@ -137,13 +137,13 @@ impl World {
             // New pods of a server that all come to nothing, of more workloads than it takes to open its breaker.
             0 => (0..6).for_each(|_| {
                 let broken = rng.u32(..8) > 0;
-                let kind = OwnerKind::Controller;
-                world.add(Workload { kind, broken, server: 0, ..Workload::plain(&mut rng) }, 1);
+                world.add(Workload { broken, ..Workload::plain(rng.usize(..2)) }, 1);
             }),
             // Bare pods that asked for it: nothing comes after them that anybody could wait for.
             1 => (0..3).for_each(|_| {
-                let workload = Workload { annotation: Some("evict"), ..Workload::plain(&mut rng) };
-                world.add(Workload { kind: OwnerKind::None, ..workload }, 2);
+                let workload =
+                    Workload { annotation: Some("evict"), kind: OwnerKind::None, ..Workload::plain(rng.usize(..2)) };
+                world.add(workload, 2);
             }),
             _ => (0..rng.usize(1..4)).for_each(|_| {
                 let workload = Workload::random(&mut rng, world.servers.len());
@@ -562,12 +562,11 @@ impl Server {
 
 impl Workload {
     /// One that nothing protects, with its opt-in by the namespace.
-    fn plain(rng: &mut Rng) -> Workload {
-        let (kind, server, namespace) = (OwnerKind::Controller, 0, rng.usize(..2));
+    pub(crate) fn plain(namespace: usize) -> Workload {
         Workload {
             namespace,
-            kind,
-            server,
+            kind: OwnerKind::Controller,
+            server: 0,
             mirror: false,
             local: false,
             unsafe_to_evict: false,

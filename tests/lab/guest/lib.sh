@@ -43,6 +43,19 @@ neigh replace 10.0.1.2 lladdr 02:00:00:00:01:02 nud permanent dev s1
 IP
 }
 
+# Another client of the server, with a network of its own: namespace `two`, 10.0.2.2; the server is 10.0.2.1 there.
+second_node_up() {
+  ip netns add two
+  ip -batch - <<'IP'
+link add v2 netns two type veth peer name s2 netns srv
+IP
+  ip -n two addr add 10.0.2.2/24 dev v2
+  ip -n two link set v2 up
+  ip -n two link set lo up
+  ip -n srv addr add 10.0.2.1/24 dev s2
+  ip -n srv link set s2 up
+}
+
 # kernel_ports: from NFSv4.1 on the kernel comes back from another port than before.
 kernel_ports() {
   echo "${KERNEL_PORTS%-*}" >/proc/sys/sunrpc/min_resvport

@@ -4,15 +4,7 @@ VERS=4.1 MODE=hard OPTIONS=timeo=10,retrans=2 SUBPATH=/ LAYOUT=alone BACKING=tmp
 exec >/run/out/guest.log 2>&1
 load_modules nfsv4 nfsd veth sch_netem
 net_up
-ip netns add two
-ip -batch - <<'IP'
-link add v2 netns two type veth peer name s2 netns srv
-IP
-ip -n two addr add 10.0.2.2/24 dev v2
-ip -n two link set v2 up
-ip -n two link set lo up
-ip -n srv addr add 10.0.2.1/24 dev s2
-ip -n srv link set s2 up
+second_node_up
 what_to_export
 serve
 echo one >/proc/sys/kernel/hostname
