@@ -14,9 +14,9 @@ mod common {
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::agent::{Agent, mount_at};
+use common::agent::{Agent, Launch, mount_at};
 use common::fusefs::FuseFs;
-use common::process::{children_of, send, state_of};
+use common::process::{children_of, send, state_of, wchan_of};
 use common::sandbox::Sandbox;
 use common::timed::{DEADLINE, INTERVAL, SLACK, alone, config};
 use common::wait::{PATIENCE, eventually};
@@ -201,4 +201,21 @@ fn a_mount_that_goes_away_under_its_probe_is_forgotten() {
     assert_never_dead(&agent, &stays);
     assert_eq!(agent.snapshot().mounts.len(), 1);
     assert_eq!(agent.terminate().0.code(), Some(0));
+}
+
+#[test]
+fn a_state_file_on_a_dead_mount_does_not_put_off_the_end() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("a_state_file_on_a_dead_mount_does_not_put_off_the_end") else { return };
+    let dir = sandbox.dir("m");
+    let mut fs = FuseFs::mount(&dir, &[]);
+    fs.order("hang");
+    let file = dir.join("state");
+    let mut agent = Launch::new(&["--config", &config(sandbox.path()), "--state-file", file.to_str().unwrap()]).spawn();
+    eventually("a worker is blocked by the file", PATIENCE, || {
+        workers(&agent).into_iter().any(|pid| wchan_of(pid).contains("request_wait_answer")).then_some(())
+    });
+    let (status, took) = agent.terminate();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -70,8 +70,18 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
         Cluster::start(&config, &node_name(&config)).context("cannot start the thread of the cluster's side")?;
     let mut agent = Agent::new(config, Arc::clone(&http), cluster, logs)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = agent.core.node, "mountwarden starts");
-    // A target is compared with what was known of it from its first look on.
-    agent.core.recall().await;
+    // A target is compared with what was known of it from its first look on. The file may lie on a dead mount: no end waits
+    // for that.
+    let ended = tokio::select! {
+        biased;
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = agent.core.recall() => false,
+    };
+    if ended {
+        agent.end(&stop).await;
+        return Ok(());
+    }
     // Before the first reading: a change in between would be lost.
     let mut watch = agent.watch();
     let mut kernel_log = agent.listen();
@@ -107,16 +117,7 @@ pub async fn run(config: Config, reload: Reload, logs: Logs) -> anyhow::Result<(
         }
         agent.step();
     }
-    tracing::info!("mountwarden stops");
-    // Nobody has to hear it: then there is nothing to stop.
-    let _ = stop.send(true);
-    agent.core.pool.end(LAST_WORDS).await;
-    agent.core.canaries.pool.end(LAST_WORDS).await;
-    if let Some(cluster) = agent.cluster {
-        cluster.stop(LAST_WORDS_TO_CLUSTER).await;
-    }
-    let logs = agent.logs;
-    logs.close(LAST_WORDS);
+    agent.end(&stop).await;
     Ok(())
 }
 
@@ -186,6 +187,19 @@ impl Agent {
         let opened = KernelLog::open();
         self.core.evidence_from("kernel_log", opened.as_ref().err().cloned());
         opened.unwrap_or_else(|_| KernelLog::absent())
+    }
+
+    /// Stops all parts.
+    async fn end(self, stop: &watch::Sender<bool>) {
+        tracing::info!("mountwarden stops");
+        // Nobody has to hear it: then there is nothing to stop.
+        let _ = stop.send(true);
+        self.core.pool.end(LAST_WORDS).await;
+        self.core.canaries.pool.end(LAST_WORDS).await;
+        if let Some(cluster) = self.cluster {
+            cluster.stop(LAST_WORDS_TO_CLUSTER).await;
+        }
+        self.logs.close(LAST_WORDS);
     }
 
     /// When the loop has something to do next.
