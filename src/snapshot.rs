@@ -27,6 +27,11 @@ pub fn rfc3339(at: UnixSeconds) -> String {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + at).to_string()
 }
 
+/// A pod for people: `namespace/name`, its UID where the cluster does not know it.
+fn pod_label(namespace: &str, pod: &str, uid: &str) -> String {
+    if pod.is_empty() { uid.to_owned() } else { format!("{namespace}/{pod}") }
+}
+
 /// Everything the agent says about its mounts and about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -226,6 +231,18 @@ pub struct PendingVolume {
 }
 
 impl PendingVolume {
+    /// The pod: `namespace/name`, its UID where the cluster does not know it.
+    #[must_use]
+    pub fn pod_label(&self) -> String {
+        pod_label(&self.namespace, &self.pod, &self.pod_uid)
+    }
+
+    /// The pod's name, its UID where the cluster does not know it.
+    #[must_use]
+    pub fn pod_name(&self) -> &str {
+        if self.pod.is_empty() { &self.pod_uid } else { &self.pod }
+    }
+
     /// The word for why it is waited for: of the finding or the cause; `unknown` where neither is known.
     #[must_use]
     pub fn why(&self) -> &'static str {
@@ -330,6 +347,14 @@ pub struct PodPlan {
     pub unstick: Intent,
 }
 
+impl PodPlan {
+    /// The pod: `namespace/name`, its UID where the cluster does not know it.
+    #[must_use]
+    pub fn pod_label(&self) -> String {
+        pod_label(&self.namespace, &self.pod, &self.pod_uid)
+    }
+}
+
 /// What would be done, or which guard says no.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
@@ -341,6 +366,13 @@ pub struct Intent {
     pub words: String,
     /// What a person can do; empty where nothing speaks against it.
     pub advice: String,
+}
+
+impl Intent {
+    /// A guard says no.
+    pub(crate) fn refused(guard: &str, words: String, advice: &str) -> Intent {
+        Intent { go: false, guard: Some(guard.to_owned()), words, advice: advice.to_owned() }
+    }
 }
 
 /// Totals of a filesystem from statfs(2), as last answered.

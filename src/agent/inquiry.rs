@@ -40,9 +40,6 @@ const STUCK_APART: Duration = Duration::from_secs(30);
 /// Examinations under way at a time.
 const IN_FLIGHT: usize = 8;
 
-/// NFS over TCP, where the mount says nothing else.
-const NFS_PORT: u16 = 2049;
-
 /// All that is asked, and what came of it.
 #[derive(Debug, Default)]
 pub(super) struct Inquiries {
@@ -82,14 +79,14 @@ impl Inquiries {
     /// The server's words about a target in good times are remembered, and it can be asked again.
     pub(super) fn may_compare(&self, target: &Target) -> bool {
         let known = self.targets.get(&target.id).is_some_and(|inquiry| inquiry.baseline.is_some());
-        known && server_of(target).is_some()
+        known && target.server_address().is_some()
     }
 
     /// Forgets a target that is gone, and its server's checks with the last of them.
     pub(super) fn forget(&mut self, target: &Target, last_of_server: bool) {
         self.targets.remove(&target.id);
-        if let Some((server, address)) = server_of(target).filter(|_| last_of_server) {
-            self.checks.remove(&(server, address.port()));
+        if let Some(address) = target.server_address().filter(|_| last_of_server) {
+            self.checks.remove(&(target.server_label(), address.port()));
         }
     }
 
@@ -98,14 +95,14 @@ impl Inquiries {
         targets.any(|target| {
             let inquiry = self.targets.get(&target.id);
             let answered = inquiry.is_some_and(|inquiry| inquiry.asked.is_some() && !inquiry.in_flight);
-            symptom(target).is_some() && server_of(target).is_some() && !answered
+            symptom(target).is_some() && target.server_address().is_some() && !answered
         })
     }
 
     /// What was just seen of a target's server. Of what was not asked this time the last word stays, unless nothing can be
     /// true of it any more.
     pub(super) fn note(&mut self, target: &Target, news: Vec<ServerCheck>, checked: UnixSeconds) {
-        let (server, port) = (target.server_label(), target.origin.port.unwrap_or(NFS_PORT));
+        let (server, port) = (target.server_label(), target.server_port());
         let unreachable = news.iter().any(|check| check.check == "tcp" && !check.up);
         let status = self.checks.entry((server.clone(), port)).or_insert_with(|| ServerStatus {
             server,
@@ -153,17 +150,12 @@ fn symptom(target: &Target) -> Option<Symptom> {
     }
 }
 
-fn server_of(target: &Target) -> Option<(String, SocketAddr)> {
-    let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(NFS_PORT));
-    let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
-    (target.facts.is_nfs() && tcp).then(|| (target.server_label(), address))
-}
-
 impl Core {
     /// Asks about the mounts whose turn it is: those that need explaining first.
     pub(super) fn inquire(&mut self, now: Now) {
         let mut due: Vec<(bool, Now, TargetId)> = Vec::new();
-        for target in self.registry.targets.values().filter(|target| target.judged && server_of(target).is_some()) {
+        for target in self.registry.targets.values().filter(|target| target.judged && target.server_address().is_some())
+        {
             let symptom = symptom(target);
             if self.one_pass && symptom.is_none() {
                 continue;
@@ -179,7 +171,7 @@ impl Core {
 
     fn inquire_about(&mut self, id: TargetId, now: Now) {
         let Some(target) = self.registry.targets.get(&id) else { return };
-        let Some((_, address)) = server_of(target) else { return };
+        let Some(address) = target.server_address() else { return };
         if self.inquiries.under_way >= IN_FLIGHT || !self.book.is_free(address) {
             return;
         }

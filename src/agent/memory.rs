@@ -251,13 +251,7 @@ fn explain(errno: i32) -> String {
 }
 
 fn no_answer(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Answered(_) => "the worker answered another question".to_owned(),
-        Outcome::Missed { .. } => format!("it was not read or written within {PATIENCE:?}: is it on a dead mount?"),
-        Outcome::Lost(why) => why.clone(),
-        Outcome::NoRoom => "no worker is free".to_owned(),
-        Outcome::NotStarted(error) => format!("no worker can be started: {error}"),
-    }
+    outcome.no_answer(&format!("it was not read or written within {PATIENCE:?}: is it on a dead mount?"))
 }
 
 #[cfg(test)]

@@ -48,10 +48,9 @@ impl Core {
         }
         let wait = if anybody { waiting(&self.names, &mounted(&self.table.mounts)) } else { Vec::new() };
         let wall = self.unix_now();
-        let before = self.pending_pods.book.rows(now, wall).1;
+        let before = self.pending_pods.book.count(now, wall);
         self.pending_pods.book.take(wait, now);
-        let after = self.pending_pods.book.rows(now, wall).1;
-        self.news |= before != after;
+        self.news |= before != self.pending_pods.book.count(now, wall);
         for wanted in self.pending_pods.book.due(now, wall) {
             self.ask_for_offer(wanted);
         }

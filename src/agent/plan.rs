@@ -1,11 +1,11 @@
 //! What would be done about each pod on a dead mount, or which guard says no (`mountwarden status --plan`).
 
 use super::core::Core;
-use super::unstick::refusal_words;
 use crate::config::RemedyMode;
 use crate::coordinator::guard::Guard;
 use crate::mounts::octal;
 use crate::probe::schedule::TargetId;
+use crate::remedy::guards::with_detail;
 use crate::snapshot::{Intent, PodPlan};
 use crate::verdict::State;
 
@@ -46,8 +46,7 @@ impl Core {
         if dead.is_empty() {
             return evict_refused(Guard::State, "");
         }
-        let gates = dead.iter().filter_map(|id| self.rescues.status(**id));
-        let gates: Vec<_> = gates.collect();
+        let gates: Vec<_> = dead.iter().filter_map(|id| self.rescues.status(**id)).collect();
         let Some(open) = gates.iter().find(|gate| gate.open) else {
             let why = gates.first().map_or("no trial mount can be made of it", |gate| gate.words.as_str());
             return evict_refused(Guard::Gate, why);
@@ -79,12 +78,7 @@ impl Core {
                 };
                 Intent { go: true, guard: None, words, advice: String::new() }
             }
-            Some(Err(refusal)) => Intent {
-                go: false,
-                guard: Some(refusal.guard.to_string()),
-                words: refusal_words(refusal.guard, &refusal.detail),
-                advice: refusal.guard.advice().to_owned(),
-            },
+            Some(Err(refusal)) => Intent::refused(refusal.guard.as_str(), refusal.words(), refusal.guard.advice()),
             None => Intent {
                 go: false,
                 guard: None,
@@ -96,8 +90,7 @@ impl Core {
 }
 
 fn evict_refused(guard: Guard, detail: &str) -> Intent {
-    let words = if detail.is_empty() { guard.says().to_owned() } else { format!("{} ({detail})", guard.says()) };
-    Intent { go: false, guard: Some(guard.to_string()), words, advice: guard.advice().to_owned() }
+    Intent::refused(guard.as_str(), with_detail(guard.says(), detail), guard.advice())
 }
 
 /// What leads to an action comes before what waits.

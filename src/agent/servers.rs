@@ -169,13 +169,9 @@ fn proxy_cause(answer: &ServerAnswer) -> Option<Cause> {
     (answer.connect == Connect::Refused).then_some(Cause::ProxyDead)
 }
 
-/// The server behind a target, if it can be asked: NFS over TCP at a known address.
+/// The server behind a target, if it can be asked.
 pub(super) fn key_of(target: &Target) -> Option<ServerKey> {
-    let tcp = target.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
-    if !target.facts.is_nfs() || !tcp {
-        return None;
-    }
-    let address = SocketAddr::new(target.origin.address?, target.origin.port.unwrap_or(2049));
+    let address = target.server_address()?;
     let version = NfsVersion::from_option(target.origin.version.as_deref().unwrap_or("4"))?;
     Some(ServerKey { address, v3: version == NfsVersion::V3 })
 }

@@ -1,6 +1,7 @@
 //! A target: what one probe answers for, and what is known of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::probe::{Identity, Sentinel, Space, StepResult};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::judge::Decision;
 use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Tuning, Verdict};
+
+/// NFS over TCP, where the mount says nothing else.
+const NFS_PORT: u16 = 2049;
 
 /// What tells one target from another (DESIGN section 2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -215,6 +219,18 @@ impl Target {
         self.since = was.map_or(now, |(_, since)| since.min(now));
         *self.transitions.entry(self.verdict.state).or_default() += 1;
         Some(Transition { from, first })
+    }
+
+    /// Where its server can be asked without the mount: NFS over TCP at a known address.
+    pub(super) fn server_address(&self) -> Option<SocketAddr> {
+        let tcp = self.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
+        let address = self.origin.address.filter(|_| self.facts.is_nfs() && tcp)?;
+        Some(SocketAddr::new(address, self.server_port()))
+    }
+
+    /// The server's port, that of NFS where the mount says nothing else.
+    pub(super) fn server_port(&self) -> u16 {
+        self.origin.port.unwrap_or(NFS_PORT)
     }
 
     /// A fresh mount of the server's new filesystem shares superblock and root with the old ones, but for whoever made it

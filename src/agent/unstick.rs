@@ -28,7 +28,7 @@ use crate::remedy::unstick::{Case, Guard, Plan, Refusal, plan_together};
 use crate::verdict::State;
 
 pub(super) use act::Released;
-pub(super) use voice::refusal_words;
+use case::Suspect;
 
 /// Whether there is anybody to release is looked at so often, and those there are are surveyed so often.
 const ROUND: Duration = Duration::from_secs(2);
@@ -173,7 +173,7 @@ impl Core {
         let spec = self.survey_spec(&suspects);
         if spec.uids.is_empty() {
             // Nobody is being deleted: what each guard says of the others is known without a look.
-            self.decide(None, None);
+            self.decide(&suspects, None, None);
         } else if now >= self.unsticks.next_survey {
             self.unsticks.next_survey = now + SURVEY_EVERY;
             self.unsticks.busy = true;
@@ -252,7 +252,7 @@ impl Core {
         if let Some(last_look) = &last_look {
             self.note_switch(now, &last_look.right_now);
         }
-        self.decide(Some((spec, &survey)), last_look.as_ref());
+        self.decide(&self.suspects(), Some((spec, &survey)), last_look.as_ref());
         match last_look {
             Some(last_look) => self.carry_out(&last_look.uid),
             None => self.look_once_more(spec, now),
@@ -260,11 +260,15 @@ impl Core {
     }
 
     /// Decides about every pod anew.
-    fn decide(&mut self, surveyed: Option<(&SurveySpec, &Survey)>, last_look: Option<&LastLook>) {
+    fn decide(
+        &mut self,
+        suspects: &BTreeMap<String, Vec<Suspect>>,
+        surveyed: Option<(&SurveySpec, &Survey)>,
+        last_look: Option<&LastLook>,
+    ) {
         let now = self.now();
-        let suspects = self.suspects();
         let mut cases = Vec::new();
-        for (uid, mounts) in &suspects {
+        for (uid, mounts) in suspects {
             let right_now = last_look.filter(|look| look.uid == *uid).map(|look| &look.right_now);
             cases.push(self.case(uid, mounts, surveyed, right_now));
         }
@@ -334,10 +338,6 @@ async fn survey(pool: &Pool, spec: &SurveySpec) -> Result<Survey, String> {
     let job = Job::Survey(spec.clone());
     match pool.run(job, "survey", Class::Hopeful, SURVEY_DEADLINE, SURVEY_DEADLINE).await {
         Outcome::Answered(Answer::Survey(survey)) => Ok(survey),
-        Outcome::Answered(_) => Err("the worker answered another question".to_owned()),
-        Outcome::Missed { .. } => Err(format!("looking through /proc takes longer than {SURVEY_DEADLINE:?}")),
-        Outcome::Lost(why) => Err(why),
-        Outcome::NoRoom => Err("no worker is free".to_owned()),
-        Outcome::NotStarted(error) => Err(format!("no worker can be started: {error}")),
+        other => Err(other.no_answer(&format!("looking through /proc takes longer than {SURVEY_DEADLINE:?}"))),
     }
 }

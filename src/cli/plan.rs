@@ -15,9 +15,8 @@ pub(super) fn render(plan: &[PodPlan]) -> String {
     }
     let mut out = String::new();
     for pod in plan {
-        let name = if pod.pod.is_empty() { pod.pod_uid.clone() } else { format!("{}/{}", pod.namespace, pod.pod) };
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{}  {}", escape(&name), pod.state);
+        let _ = writeln!(out, "{}  {}", escape(&pod.pod_label()), pod.state);
         for mount in &pod.mounts {
             let _ = writeln!(out, "    {}", escape(mount));
         }

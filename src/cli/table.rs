@@ -44,8 +44,7 @@ const WAITING: usize = 20;
 /// Volumes that are not mounted, and the pods that do not start for them.
 fn waiting(out: &mut String, snapshot: &Snapshot) {
     for row in snapshot.pending.iter().take(WAITING) {
-        let pod = if row.pod.is_empty() { row.pod_uid.clone() } else { format!("{}/{}", row.namespace, row.pod) };
-        let cause = row.why();
+        let (pod, cause) = (row.pod_label(), row.why());
         let words = format!(
             "pod {pod} waits for volume {} ({}) for {}: {cause}",
             row.volume,

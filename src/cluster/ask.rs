@@ -12,9 +12,9 @@ use super::api_pod::ApiPod;
 use super::names::unix;
 use super::objects::Annotated;
 use super::pods::PodList;
-use super::report::{About, Wish};
+use super::report::{About, Wish, about_pod};
 use super::text;
-use crate::pods::names::{PodName, PodNames, Reading, RemedyWords};
+use crate::pods::names::{PodNames, Reading, RemedyWords};
 use crate::remedy::permission::ANNOTATION;
 use crate::remedy::switch;
 use crate::snapshot::UnixSeconds;
@@ -228,10 +228,6 @@ impl Answerer {
             let _ = wishes.try_send(wish);
         }
     }
-}
-
-fn about_pod(pod: &PodName) -> About {
-    About { kind: "Pod", namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.api_uid.clone() }
 }
 
 fn annotation(read: Result<Annotated, Failure>) -> Reading {

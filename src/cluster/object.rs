@@ -95,7 +95,7 @@ fn dead_mount(mount: &MountStatus, names: &PodNames, absent: &Absent) -> DeadMou
 fn waiting(row: &PendingVolume) -> WaitingVolume {
     WaitingVolume {
         namespace: text::word(&row.namespace),
-        pod: text::word(if row.pod.is_empty() { &row.pod_uid } else { &row.pod }),
+        pod: text::word(row.pod_name()),
         volume: text::word(&row.volume),
         source: text::line(&row.source, LONGEST),
         cause: row.why().to_owned(),

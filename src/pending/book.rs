@@ -178,6 +178,12 @@ impl Book {
         &self.mounting
     }
 
+    /// How many volumes were waited for too long.
+    #[must_use]
+    pub fn count(&self, now: Now, wall: UnixSeconds) -> usize {
+        self.waiting.iter().filter(|one| self.is_overdue(one, now, wall)).count() + self.left_out
+    }
+
     /// Volumes that were waited for too long: rows, and how many there are in all.
     #[must_use]
     pub fn rows(&self, now: Now, wall: UnixSeconds) -> (Vec<PendingVolume>, usize) {

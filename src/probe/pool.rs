@@ -63,6 +63,20 @@ pub enum Outcome {
     NotStarted(io::Error),
 }
 
+impl Outcome {
+    /// Why there is no answer of the kind that was asked for, in words. `missed`: what a missed deadline means.
+    #[must_use]
+    pub fn no_answer(&self, missed: &str) -> String {
+        match self {
+            Outcome::Answered(_) => "the worker answered another question".to_owned(),
+            Outcome::Missed { .. } => missed.to_owned(),
+            Outcome::Lost(why) => why.clone(),
+            Outcome::NoRoom => "no worker is free".to_owned(),
+            Outcome::NotStarted(error) => format!("no worker can be started: {error}"),
+        }
+    }
+}
+
 /// Counters of the pool, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -20,6 +20,11 @@ impl Holds {
     }
 }
 
+/// What a guard says, with what is particular about the case.
+pub(crate) fn with_detail(says: &str, detail: &str) -> String {
+    if detail.is_empty() { says.to_owned() } else { format!("{says} ({detail})") }
+}
+
 /// `Variant Holds "name" "what it says", "what to do";` -> the enum `Guard`, in the order in which the rules are asked.
 macro_rules! guards {
     ($(#[$doc:meta])* $($variant:ident $holds:ident $word:literal $says:literal, $advice:literal;)*) => {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use guard::Guard;
 
+use super::guards::with_detail;
 use super::processes::Left;
 use super::release::Manner;
 use crate::mounts::Dev;
@@ -125,6 +126,14 @@ pub struct Refusal {
     pub guard: Guard,
     /// What is particular about this case; may be empty.
     pub detail: String,
+}
+
+impl Refusal {
+    /// What the guard says, with what is particular.
+    #[must_use]
+    pub fn words(&self) -> String {
+        with_detail(self.guard.says(), &self.detail)
+    }
 }
 
 /// What is to be done.

@@ -9,7 +9,7 @@ use crate::mounts::octal;
 use crate::probe::schedule::Now;
 use crate::remedy::guards::Holds;
 use crate::remedy::release::Manner;
-use crate::remedy::unstick::{Case, Guard, ORPHAN_AFTER, Plan, Pod, Refusal};
+use crate::remedy::unstick::{Case, Guard, ORPHAN_AFTER, Plan, Pod};
 use crate::snapshot::RemedyCount;
 
 /// A refusal that may pass by itself is told when it stood for so long.
@@ -85,7 +85,8 @@ impl Core {
     pub(super) fn tell_decision(&mut self, case: &Case, now: Now) {
         self.tell_orphan(case);
         let Some(standing) = self.unsticks.pods.get_mut(&case.uid) else { return };
-        let Some(Err(Refusal { guard, detail })) = standing.decision.clone() else { return };
+        let Some(Err(refusal)) = standing.decision.clone() else { return };
+        let guard = refusal.guard;
         let stood = now.saturating_sub(standing.refused_since);
         let quiet = matches!(guard, Guard::Mode | Guard::NotTerminating | Guard::Grace | Guard::OrphanYoung);
         let passes = guard.holds() == Holds::Wait && stood < TOLD_AFTER;
@@ -94,12 +95,12 @@ impl Core {
         }
         standing.told = Some(guard);
         self.count_remedy("refused");
-        let (pod, words) = (self.pod_label(&case.uid), refusal_words(guard, &detail));
+        let (pod, words) = (self.pod_label(&case.uid), refusal.words());
         tracing::warn!(
             pod,
             pod_uid = case.uid,
             guard = guard.as_str(),
-            detail,
+            detail = refusal.detail,
             advice = guard.advice(),
             "{pod}: its dead mounts are not released: {words}"
         );
@@ -209,9 +210,4 @@ impl Core {
         );
         self.tell(uid, FAILED, note);
     }
-}
-
-/// What a guard says, with what is particular.
-pub(in crate::agent) fn refusal_words(guard: Guard, detail: &str) -> String {
-    if detail.is_empty() { guard.says().to_owned() } else { format!("{} ({detail})", guard.says()) }
 }

@@ -51,10 +51,11 @@ pub(super) fn pending(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), Re
         counts.iter().try_for_each(|(cause, count)| family.add(&[cause], number(*count)))
     })?;
     page.family(&catalog::VOLUME_PENDING_SINCE, |family| {
-        let blocked = snapshot.pending.iter().filter(|row| row.blocked).map(|row| {
-            let pod = if row.pod.is_empty() { &row.pod_uid } else { &row.pod };
-            ([row.namespace.as_str(), pod, &row.volume, &row.source, row.why()], row.since)
-        });
+        let blocked = snapshot
+            .pending
+            .iter()
+            .filter(|row| row.blocked)
+            .map(|row| ([row.namespace.as_str(), row.pod_name(), &row.volume, &row.source, row.why()], row.since));
         // Two pods of one name in succession differ by their UID alone: one series for both.
         let series: BTreeMap<_, f64> = blocked.collect();
         series.into_iter().try_for_each(|(labels, since)| family.add(&labels, since))
