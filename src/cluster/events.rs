@@ -1,6 +1,6 @@
 //! Events: what is wished is sent once, in order, within a budget, and kept while the API server is away.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
@@ -22,9 +22,6 @@ const MAX_WAITING: usize = 512;
 /// Events that are remembered to be counted up.
 const MAX_SENT: usize = 1024;
 
-/// An Event that is turned away so often is given up: with the longest pauses between two that is five minutes.
-const MAX_REFUSED: u32 = 12;
-
 /// `reportingController` of our Events.
 const CONTROLLER: &str = "mountwarden.io/agent";
 
@@ -34,6 +31,8 @@ pub(super) struct Outbox {
     stats: Stats,
     waiting: VecDeque<Waiting>,
     sent: HashMap<(String, &'static str), Sent>,
+    /// Namespaces that turn Events away: theirs wait, and no others.
+    held: BTreeMap<String, Held>,
     /// Events that may be sent now, and when that was counted.
     tokens: f64,
     counted: Instant,
@@ -43,8 +42,13 @@ struct Waiting {
     wish: Wish,
     /// It was sent before, and no answer came: it may be there.
     tried: bool,
-    /// How often it was turned away in a way that may pass.
-    refused: u32,
+}
+
+struct Held {
+    since: Instant,
+    not_before: Instant,
+    backoff: Backoff,
+    words: String,
 }
 
 struct Sent {
@@ -63,19 +67,26 @@ enum Step {
 
 impl Outbox {
     pub(super) fn new(pace: Pace, stats: Stats) -> Outbox {
-        let (waiting, sent) = (VecDeque::new(), HashMap::new());
-        Outbox { pace, stats, waiting, sent, tokens: f64::from(BURST), counted: Instant::now() }
+        Outbox {
+            pace,
+            stats,
+            waiting: VecDeque::new(),
+            sent: HashMap::new(),
+            held: BTreeMap::new(),
+            tokens: f64::from(BURST),
+            counted: Instant::now(),
+        }
     }
 
     /// Takes a wish in. An older one about the same that was not sent yet is replaced: what it said is in the newer one.
     pub(super) fn push(&mut self, wish: Wish) {
         if let Some(old) = self.waiting.iter_mut().find(|old| old.wish.topic == wish.topic) {
-            *old = Waiting { wish, tried: false, refused: 0 };
+            *old = Waiting { wish, tried: false };
             self.stats.dropped("superseded");
         } else if self.waiting.len() >= MAX_WAITING {
             self.stats.dropped("budget");
         } else {
-            self.waiting.push_back(Waiting { wish, tried: false, refused: 0 });
+            self.waiting.push_back(Waiting { wish, tried: false });
         }
         self.note_waiting();
     }
@@ -90,11 +101,18 @@ impl Outbox {
         let earned = now.duration_since(self.counted).as_secs_f64() / self.pace.event.as_secs_f64();
         self.tokens = (self.tokens + earned).min(f64::from(BURST));
         self.counted = now;
-        if self.waiting.is_empty() {
-            return None;
-        }
+        let held = |waiting: &Waiting| self.held.get(&waiting.wish.about.namespace);
+        let earliest = self.waiting.iter().map(|waiting| held(waiting).map_or(now, |held| held.not_before)).min()?;
         let missing = (1.0 - self.tokens).max(0.0);
-        Some(now + self.pace.event.mul_f64(missing))
+        Some(earliest.max(now + self.pace.event.mul_f64(missing)))
+    }
+
+    /// The oldest that may be sent, and whether it was sent before without an answer.
+    fn next(&mut self, now: Instant) -> Option<(Wish, bool)> {
+        let held = &self.held;
+        let may_go = |wish: &Wish| held.get(&wish.about.namespace).is_none_or(|held| held.not_before <= now);
+        let waiting = self.waiting.iter_mut().find(|waiting| may_go(&waiting.wish))?;
+        Some((waiting.wish.clone(), std::mem::replace(&mut waiting.tried, true)))
     }
 
     /// How the wish is to be sent. A first Event has a name that a restarted agent finds again; a further incident, later
@@ -110,6 +128,7 @@ impl Outbox {
     }
 
     fn done(&mut self, wish: &Wish, name: String, count: u32, now: Instant) {
+        self.held.remove(&wish.about.namespace);
         self.waiting.retain(|waiting| waiting.wish != *wish);
         self.note_waiting();
         self.tokens -= 1.0;
@@ -121,22 +140,35 @@ impl Outbox {
         self.stats.sent(wish.reason);
     }
 
-    /// It was turned away and its turn comes again after the others, up to [`MAX_REFUSED`] times.
-    fn again(&mut self, wish: &Wish) {
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.wish == *wish) else { return };
-        let Some(mut waiting) = self.waiting.remove(at) else { return };
-        waiting.refused += 1;
-        if waiting.refused < MAX_REFUSED {
-            self.waiting.push_back(waiting);
-        } else {
-            self.stats.dropped("refused");
+    /// It was turned away in a way that may pass (a right, a webhook, an API that is not served yet): the Events of its
+    /// namespace wait. One that comes an hour after the first refusal, or waited so long, is no news any more.
+    fn hold(&mut self, wish: &Wish, failure: &Failure, now: Instant) {
+        let namespace = &wish.about.namespace;
+        let backoff = || Backoff::new(self.pace.first_retry, self.pace.longest_retry);
+        let held = self.held.entry(namespace.clone()).or_insert_with(|| Held {
+            since: now,
+            not_before: now,
+            backoff: backoff(),
+            words: String::new(),
+        });
+        held.not_before = now + held.backoff.after(failure);
+        held.words = format!("Events in namespace {namespace:?} wait: {failure}");
+        if now.duration_since(held.since) >= self.pace.give_up {
+            self.refuse(wish);
         }
-        self.note_waiting();
+    }
+
+    /// Why Events wait, of the first namespace that turns them away.
+    fn trouble(&self) -> Option<String> {
+        self.held.values().next().map(|held| held.words.clone())
     }
 
     /// It will never be taken.
     fn refuse(&mut self, wish: &Wish) {
         self.waiting.retain(|waiting| waiting.wish != *wish);
+        if !self.waiting.iter().any(|waiting| waiting.wish.about.namespace == wish.about.namespace) {
+            self.held.remove(&wish.about.namespace);
+        }
         self.note_waiting();
         self.stats.dropped("refused");
     }
@@ -189,7 +221,7 @@ impl Sender {
                 () = wait => match self.send_next().await {
                     Ok(()) => {
                         backoff.reset();
-                        self.stats.trouble("events", None);
+                        self.stats.trouble("events", self.outbox.trouble());
                     }
                     Err(failure) => {
                         self.stats.trouble("events", Some(format!("Events wait: {failure}")));
@@ -200,10 +232,12 @@ impl Sender {
         }
     }
 
-    /// Sends the oldest. A failure leaves it where it is.
+    /// Sends the oldest that may be sent.
+    ///
+    /// # Errors
+    /// The server takes nothing at present: all Events wait.
     async fn send_next(&mut self) -> Result<(), Failure> {
-        let Some(waiting) = self.outbox.waiting.front_mut() else { return Ok(()) };
-        let (wish, tried) = (waiting.wish.clone(), std::mem::replace(&mut waiting.tried, true));
+        let Some((wish, tried)) = self.outbox.next(Instant::now()) else { return Ok(()) };
         let base = format!("/apis/events.k8s.io/v1/namespaces/{}/events", wish.about.namespace);
         let mut step = self.outbox.step(&wish, Instant::now());
         loop {
@@ -233,13 +267,11 @@ impl Sender {
                     continue;
                 }
                 (Err(failure), _) if is_final(&failure) => self.outbox.refuse(&wish),
-                (Err(failure), _) if matches!(failure.code(), Some(404 | 409)) => {
-                    if failure.is(404) && self.is_gone(&wish.about.namespace).await {
-                        self.outbox.refuse(&wish);
-                    } else {
-                        self.outbox.again(&wish);
-                        return Err(failure);
-                    }
+                (Err(failure), _) if failure.is(404) && self.is_gone(&wish.about.namespace).await => {
+                    self.outbox.refuse(&wish);
+                }
+                (Err(failure), _) if matches!(failure.code(), Some(403 | 404 | 409)) => {
+                    self.outbox.hold(&wish, &failure, now);
                 }
                 (Err(failure), _) => return Err(failure),
             }

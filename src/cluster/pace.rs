@@ -35,6 +35,9 @@ pub(super) struct Pace {
     pub(super) event: Duration,
     /// An Event of the same kind about the same volume within this time counts up the last one.
     pub(super) series: Duration,
+    /// An Event that a namespace turns away for so long is given up; the API server forgets those it took as soon
+    /// (kube-apiserver `--event-ttl`).
+    pub(super) give_up: Duration,
     /// A pod must be pending for so long before its servers are asked, and is looked at again so often.
     pub(super) pending: Duration,
 }
@@ -59,6 +62,7 @@ impl Default for Pace {
             condition_gap: second * 10,
             event: second * 3,
             series: minute * 10,
+            give_up: minute * 60,
             pending: second * 30,
         }
     }
@@ -86,6 +90,7 @@ impl Pace {
             condition_gap: pace.condition_gap / factor,
             event: pace.event / factor,
             series: pace.series / factor,
+            give_up: pace.give_up / factor,
             pending: pace.pending / factor,
         }
     }

@@ -85,15 +85,44 @@ fn only_refusals_that_last_are_final() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_turned_away_lets_others_go_first_and_is_given_up_in_the_end() {
+async fn a_namespace_that_turns_events_away_holds_up_no_other() {
     let mut outbox = outbox();
+    let elsewhere = |topic: &str| {
+        let mut wish = wish(topic, "MountHung", 1.0);
+        wish.about.namespace = "bank".into();
+        wish
+    };
     outbox.push(wish("a", "MountHung", 1.0));
     outbox.push(wish("b", "MountHung", 1.0));
-    outbox.again(&wish("a", "MountHung", 1.0));
-    let order: Vec<&str> = outbox.waiting.iter().map(|waiting| waiting.wish.topic.as_str()).collect();
-    assert_eq!(order, ["b", "a"]);
-    for _ in 1..MAX_REFUSED {
-        outbox.again(&wish("a", "MountHung", 1.0));
-    }
-    assert_eq!((outbox.waiting.len(), outbox.stats.get().events_dropped["refused"]), (1, 1));
+    outbox.push(elsewhere("c"));
+    let forbidden = Failure::answer(403, "Forbidden", "no", None);
+    let start = Instant::now();
+    let next = |outbox: &mut Outbox| outbox.next(Instant::now()).map(|(wish, tried)| (wish.topic, tried));
+    assert_eq!(next(&mut outbox), Some(("a".into(), false)));
+    outbox.hold(&wish("a", "MountHung", 1.0), &forbidden, start);
+    assert_eq!(next(&mut outbox), Some(("c".into(), false)));
+    assert_eq!(outbox.due(start), Some(start));
+    outbox.done(&elsewhere("c"), "c".into(), 1, start);
+    assert_eq!(next(&mut outbox), None);
+    assert!(outbox.trouble().is_some_and(|words| words.contains("\"shop\"")), "{:?}", outbox.trouble());
+
+    let again = outbox.due(start).unwrap();
+    assert_eq!(again - start, Pace::default().longest_retry);
+    tokio::time::advance(again - start).await;
+    assert_eq!(next(&mut outbox), Some(("a".into(), true)));
+    outbox.done(&wish("a", "MountHung", 1.0), "a".into(), 1, again);
+    assert_eq!((next(&mut outbox), outbox.trouble()), (Some(("b".into(), false)), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_turned_away_for_an_hour_is_given_up() {
+    let mut outbox = outbox();
+    outbox.push(wish("a", "MountHung", 1.0));
+    let conflict = Failure::answer(409, "Conflict", "", None);
+    outbox.hold(&wish("a", "MountHung", 1.0), &conflict, Instant::now());
+    assert_eq!(outbox.waiting.len(), 1);
+    tokio::time::advance(Pace::default().give_up).await;
+    outbox.hold(&wish("a", "MountHung", 1.0), &conflict, Instant::now());
+    assert_eq!((outbox.waiting.len(), outbox.stats.get().events_dropped["refused"]), (0, 1));
+    assert_eq!(outbox.trouble(), None);
 }

@@ -61,7 +61,7 @@ const WORK: [Work; 10] = [
     Work { name: "Events", without: "no Event", done: |bench| !bench.events("MountHung").is_empty() },
     Work {
         name: "repeats",
-        without: "a second incident of a volume is not counted up, and the Events behind it wait",
+        without: "a second incident of a volume is not counted up, and the Events behind it in its namespace wait",
         done: |bench| bench.events("MountHung").iter().any(|event| event["series"]["count"].as_u64() > Some(1)),
     },
     Work {
