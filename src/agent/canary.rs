@@ -39,8 +39,9 @@ const SHOWN_PEERS: usize = 16;
 /// The root's entries are looked at so often.
 const ENTRIES_EVERY: Duration = Duration::from_secs(600);
 
-/// What earlier agents left is looked for so often.
+/// What earlier agents left is looked for so often, and more often while there is some.
 const HOME_EVERY: Duration = Duration::from_secs(60);
+const HOME_EVERY_WITH_STRAYS: Duration = Duration::from_secs(5);
 
 /// A killed worker that is not gone after this is stuck in the kernel (63 ms is the longest that was measured for one
 /// that can be killed at all).
@@ -186,8 +187,11 @@ impl Core {
         let Some(member) = self.canary_member(target).cloned() else { return };
         let Some(home) = &self.canaries.home else { return };
         let dev = target.dev;
-        if home.strays.iter().any(|(stuck, _)| *stuck == dev) {
-            self.canary_skipped(id, "a canary of an earlier agent is still stuck on this superblock".to_owned());
+        if let Some(stray) = home.strays.iter().find(|stray| stray.dev == dev) {
+            // One that began just now may come back yet.
+            let stuck = stray.stuck_millis.filter(|age| u128::from(*age) >= self.config.timeout.as_millis());
+            self.canary_waits(id, stuck);
+            self.judge_with_canary(id, Observation::Report(report.clone()));
             return;
         }
         let spec = self.canary_spec(target, &member, home, now);
@@ -255,7 +259,9 @@ impl Core {
 
     /// Asks a worker for the machine's id and for what earlier agents left, before the first canary and now and then.
     fn ask_home(&mut self, now: Now) {
-        if self.canaries.asked.is_some_and(|at| now.saturating_sub(at) < HOME_EVERY) {
+        let strays = self.canaries.home.as_ref().is_some_and(|home| !home.strays.is_empty());
+        let every = if strays { HOME_EVERY_WITH_STRAYS } else { HOME_EVERY };
+        if self.canaries.asked.is_some_and(|at| now.saturating_sub(at) < every) {
             return;
         }
         self.canaries.asked = Some(now);
@@ -272,20 +278,31 @@ impl Core {
             self.canaries.asked = self.canaries.home.is_some().then(|| self.now());
             return;
         };
-        let stuck: usize = home.strays.iter().map(|(_, count)| count).sum();
-        self.stats.canary_strays = stuck as u64;
-        let first = self.canaries.home.replace(home).is_none();
-        if first && stuck > 0 {
+        let processes: usize = home.strays.iter().map(|stray| stray.processes).sum();
+        self.stats.canary_strays = processes as u64;
+        let stuck: Vec<Dev> = home.strays.iter().map(|stray| stray.dev).collect();
+        let before = self.canaries.home.replace(home);
+        let first = before.is_none();
+        if first && processes > 0 {
             tracing::warn!(
-                stuck,
+                stuck = processes,
                 "canary workers of an earlier agent are still stuck in the kernel; their mounts get no canary until they are gone"
             );
         }
-        if first {
-            let now = self.now();
-            let wanted = |target: &&Target| self.canary_member(target).is_some();
-            let ids: Vec<TargetId> = self.registry.targets.values().filter(wanted).map(|target| target.id).collect();
-            ids.into_iter().for_each(|id| self.schedule.hurry(id, now));
+        let before: Vec<Dev> = before.into_iter().flat_map(|home| home.strays).map(|stray| stray.dev).collect();
+        self.hurry_canaries(|dev| first || before.contains(&dev) && !stuck.contains(&dev));
+    }
+
+    /// Writes the canaries on these superblocks as soon as their mounts were looked at again.
+    fn hurry_canaries(&mut self, wanted: impl Fn(Dev) -> bool) {
+        let now = self.now();
+        let with_canary = |target: &&Target| wanted(target.dev) && self.canary_member(target).is_some();
+        let ids: Vec<TargetId> = self.registry.targets.values().filter(with_canary).map(|target| target.id).collect();
+        for id in ids {
+            if let Some(canary) = self.registry.targets.get_mut(&id).and_then(|target| target.canary.as_mut()) {
+                canary.due = now;
+            }
+            self.schedule.hurry(id, now);
         }
     }
 
@@ -343,6 +360,19 @@ impl Core {
             canary.end(None, "skipped", "the agent itself was too late to tell".to_owned(), now, unix);
         }
         canary.plan(now, &self.config);
+    }
+
+    /// A worker of an earlier agent is on the superblock. `stuck`: for so many milliseconds, by which it is known not to come
+    /// back.
+    fn canary_waits(&mut self, id: TargetId, stuck: Option<u64>) {
+        let (now, unix) = (self.now(), self.unix_now());
+        let why = "a canary of an earlier agent is still stuck on this superblock".to_owned();
+        let Some(millis) = stuck else { return self.canary_skipped(id, why) };
+        let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        let canary = target.canary.get_or_insert_default();
+        canary.end(Some(CanaryOutcome::Stray(millis)), "timeout", why, now, unix);
+        canary.plan(now, &self.config);
+        self.changed = true;
     }
 
     fn canary_skipped(&mut self, id: TargetId, why: String) {

@@ -169,6 +169,8 @@ pub enum CanaryOutcome {
     Differs,
     /// A step did not return by its deadline.
     Blocked(Blocked),
+    /// The worker of an earlier agent, that old in milliseconds, was killed and is still in the kernel.
+    Stray(u64),
 }
 
 /// Everything one verdict rests on.

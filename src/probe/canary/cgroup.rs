@@ -6,7 +6,11 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+use procfs::FromRead;
+use procfs::process::{Stat, Status};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -22,6 +26,9 @@ const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// Cgroups of earlier agents that are looked at.
 const MOST: usize = 4096;
+
+/// SIGKILL in a mask of pending signals.
+const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 
 /// Longest list of processes that is read.
 const PROCS_BYTES: usize = 64 << 10;
@@ -56,8 +63,19 @@ pub struct Home {
     pub machine_id: Vec<u8>,
     /// Boot id of the kernel.
     pub boot_id: Vec<u8>,
-    /// Processes of earlier agents that are still stuck, by superblock.
-    pub strays: Vec<(Dev, usize)>,
+    /// What is left of earlier agents' workers.
+    pub strays: Vec<Stray>,
+}
+
+/// Workers of an earlier agent on one superblock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stray {
+    /// The superblock. They hold it, so its number is not given to another one.
+    pub dev: Dev,
+    /// How many.
+    pub processes: usize,
+    /// Age, in milliseconds, of the oldest that was killed and sits in the kernel all the same (state D, SIGKILL pending).
+    pub stuck_millis: Option<u64>,
 }
 
 /// Moves this process. It must hold nothing of a mount yet.
@@ -147,7 +165,7 @@ pub fn home(proc_root: &[u8], run: &str) -> Home {
     }
 }
 
-fn strays(proc_root: &[u8], run: &str) -> Result<Vec<(Dev, usize)>, Errno> {
+fn strays(proc_root: &[u8], run: &str) -> Result<Vec<Stray>, Errno> {
     let (root, _) = hierarchy(proc_root)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = rustix::fs::openat(&root, PARENT, flags, Mode::empty())?;
@@ -167,18 +185,31 @@ fn strays(proc_root: &[u8], run: &str) -> Result<Vec<(Dev, usize)>, Errno> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let Ok(procs) = rustix::fs::openat(&own, "cgroup.procs", flags, Mode::empty()) else { continue };
         let Ok(bytes) = steps::read_all(procs.as_fd(), PROCS_BYTES) else { continue };
-        let count = bytes.iter().filter(|byte| **byte == b'\n').count();
-        if count == 0 {
+        let pids: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|pid| !pid.is_empty()).collect();
+        if pids.is_empty() {
             drop((own, procs));
             // Busy again: its worker has just entered.
             let _ = rustix::fs::unlinkat(&parent, name.as_str(), AtFlags::REMOVEDIR);
         } else if of != run
             && let Some(dev) = parse_dev(dev)
         {
-            strays.push((dev, count));
+            let stuck = pids.iter().filter_map(|pid| stuck_for(proc_root, pid)).max();
+            let stuck_millis = stuck.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            strays.push(Stray { dev, processes: pids.len(), stuck_millis });
         }
     }
     Ok(strays)
+}
+
+/// How old the process is, if it was killed and does not die: a worker of an agent that runs beside us is no such one.
+fn stuck_for(proc_root: &[u8], pid: &[u8]) -> Option<Duration> {
+    let read = |name: &str| steps::read_file(&[proc_root, b"/", pid, name.as_bytes()].concat(), PROCS_BYTES).ok();
+    let status = Status::from_read(read("/status")?.as_slice()).ok()?;
+    let killed = (status.sigpnd | status.shdpnd) & SIGKILL_BIT != 0;
+    let stat = Stat::from_read(read("/stat")?.as_slice()).ok().filter(|stat| killed && stat.state == 'D')?;
+    let started = Duration::from_secs_f64(stat.starttime as f64 / procfs::ticks_per_second() as f64);
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()?;
+    Some(now.saturating_sub(started))
 }
 
 fn parse_dev(text: &str) -> Option<Dev> {

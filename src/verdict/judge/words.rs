@@ -1,5 +1,7 @@
 //! The evidence in one sentence, for tables, logs and pages.
 
+use std::time::Duration;
+
 use crate::probe::pool::Blocked;
 use crate::probe::{ProbeReport, Step, StepResult};
 use crate::verdict::{Evidence, NotRun, ServerView};
@@ -206,6 +208,11 @@ pub(super) fn canary_failed(step: &StepResult, errno: i32) -> String {
 
 pub(super) fn canary_blocked(canary: &Blocked) -> String {
     format!("{}; reads are answered", blocked(canary))
+}
+
+pub(super) fn canary_stray(millis: u64) -> String {
+    let age = humantime::format_duration(Duration::from_secs(millis / 1000));
+    format!("a canary that an earlier agent began {age} ago has not come back from the kernel; reads are answered")
 }
 
 pub(super) fn canary_differs(rounds: u32) -> String {

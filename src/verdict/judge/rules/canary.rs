@@ -18,6 +18,7 @@ pub(super) fn look(evidence: &Evidence, tuning: &Tuning) -> Option<Look> {
             Some(hung(evidence, words::canary_blocked(blocked)))
         }
         CanaryOutcome::Blocked(_) => None,
+        CanaryOutcome::Stray(millis) => Some(hung(evidence, words::canary_stray(*millis))),
         CanaryOutcome::Differs => (view.rounds >= AGREE)
             .then(|| hard(State::Corrupt, Some(Cause::DataMismatch), words::canary_differs(view.rounds))),
         CanaryOutcome::Failed(failed) => failure(evidence, tuning, view, failed, failed.errno?),

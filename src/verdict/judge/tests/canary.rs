@@ -102,6 +102,15 @@ fn a_write_that_does_not_return_while_reads_do_is_the_servers_silence() {
 }
 
 #[test]
+fn a_write_that_an_earlier_agent_began_and_that_is_not_back_hangs() {
+    let mut evidence = with(nfs(Mode::Hard), view(CanaryOutcome::Stray(61_000), 1));
+    evidence.examined = Some(Examined { symptom: Symptom::Hung, cause: None, why: None });
+    let verdict = judge(&after_good(&evidence.facts), &evidence, &tuning()).verdict;
+    assert_eq!((verdict.state, verdict.cause), (State::Hung, Some(Cause::ServerUnresponsive)));
+    assert!(verdict.evidence.contains("an earlier agent began 1m 1s ago"), "{}", verdict.evidence);
+}
+
+#[test]
 fn a_soft_mount_that_gives_a_write_up_hangs() {
     let gave_up = CanaryOutcome::Failed(step(Step::CanaryOpen, Some(libc::EIO), 6000 * MILLI));
     let mut evidence = with(nfs(Mode::Soft), view(gave_up, 1));
