@@ -222,10 +222,8 @@ fn notes(snapshot: &Snapshot, now: f64) -> Vec<String> {
         notes.push("The first pass over all mounts is still under way.".to_owned());
     }
     if agent.workers_stuck > 0 {
-        let workers = many(usize::try_from(agent.workers_stuck).unwrap_or(usize::MAX), "probe worker");
-        notes.push(format!(
-            "The kernel holds {workers} that was killed, until the mount answers. Nothing waits for it."
-        ));
+        let workers = many(usize::try_from(agent.workers_stuck).unwrap_or(usize::MAX), "killed probe worker");
+        notes.push(format!("The kernel holds {workers} until the mount answers. Nothing waits for that."));
     }
     if let Some(error) = &agent.host_error {
         notes.push(format!("Mounts that only the host has are missing here: {error}"));
@@ -265,9 +263,8 @@ fn row(mount: &MountStatus, now: f64) -> Row<'_> {
 }
 
 fn plan(plan: &PodPlan) -> Plan<'_> {
-    let pod = if plan.pod.is_empty() { plan.pod_uid.clone() } else { format!("{}/{}", plan.namespace, plan.pod) };
     let remedies = [remedy("evict", &plan.evict), remedy("unstick", &plan.unstick)];
-    Plan { pod, state: plan.state.as_str(), mounts: plan.mounts.join(", "), remedies }
+    Plan { pod: plan.pod_label(), state: plan.state.as_str(), mounts: plan.mounts.join(", "), remedies }
 }
 
 fn remedy<'a>(name: &'static str, intent: &'a Intent) -> Remedy<'a> {
@@ -277,7 +274,7 @@ fn remedy<'a>(name: &'static str, intent: &'a Intent) -> Remedy<'a> {
 
 fn waiting(pending: &PendingVolume, now: f64) -> Waiting<'_> {
     Waiting {
-        pod: format!("{}/{}", pending.namespace, pending.pod),
+        pod: pending.pod_label(),
         volume: &pending.volume,
         source: &pending.source,
         since: Moment::of(pending.since, now),
