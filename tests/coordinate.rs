@@ -196,6 +196,15 @@ fn a_budget_that_can_never_allow_it_is_named_and_not_tried() {
     assert!(told["words"].as_str().unwrap().contains("pdb wants all of its pods healthy"), "{told}");
     let event = eventually("the Event", PATIENCE, || cluster.event("web-0", "MountEvictionRefused"));
     assert!(event["note"].as_str().unwrap().contains("unhealthyPodEvictionPolicy: AlwaysAllow"), "{event}");
+    // Another guard says no a moment later: its words are not lost in a count of the first one's.
+    cluster.annotate("web-0", Some("none"));
+    cluster.keeps_asking(|| {
+        let refused = |event: &serde_json::Value| event["reason"] == "MountEvictionRefused";
+        let events = cluster.api.objects("events").into_iter().filter(refused);
+        events
+            .filter_map(|event| event["note"].as_str().map(str::to_owned))
+            .find(|note| note.contains("mountwarden.io/remedy on the pod"))
+    });
     assert!(cluster.evictions().is_empty());
 }
 

@@ -77,6 +77,9 @@ pub struct Deed {
     pub pod_uid: String,
     /// `MountReleased`, ...
     pub reason: &'static str,
+    /// What tells it from others of this reason, by a fixed word: the guard that refused. Of two that are alike within ten
+    /// minutes the second is only counted, and its note is never seen.
+    pub topic: &'static str,
     /// Somebody should look.
     pub warning: bool,
     /// What happened.
@@ -220,7 +223,7 @@ impl Answerer {
                 uid: self.node_uid.clone(),
             },
         };
-        let topic = format!("{}/{}", deed.pod_uid, deed.reason);
+        let topic = format!("{}/{}", deed.pod_uid, deed.topic);
         let note = text::line(&deed.note, text::NOTE);
         let wish = Wish { about, topic, reason: deed.reason, warning: deed.warning, note, at: deed.at };
         // It was logged; what no queue has room for is one Event in a storm of them.

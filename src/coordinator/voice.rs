@@ -66,7 +66,8 @@ impl Voice {
                 Holds::Wait => "MountEvictionBlocked",
                 Holds::Permanent => "MountEvictionRefused",
             };
-            self.event(case, EventType::Warning, reason, refusal.sentence()).await;
+            let action = format!("Evict:{}", refusal.guard.as_str());
+            self.event(case, EventType::Warning, reason, action, refusal.sentence()).await;
         }
     }
 
@@ -98,7 +99,7 @@ impl Voice {
         );
         let note = format!("{words}: {}", told.evidence);
         self.board.tell(told, None);
-        self.event(case, EventType::Normal, "MountEvictionRequested", note).await;
+        self.event(case, EventType::Normal, "MountEvictionRequested", "Evict".to_owned(), note).await;
     }
 
     fn told(&self, case: &Case<'_>, wall: Time, guard: Option<Guard>, words: String) -> Told {
@@ -126,7 +127,8 @@ impl Voice {
         pod.metadata.uid.as_deref() == Some(&case.request.uid) && node == Some(case.node)
     }
 
-    async fn event(&self, case: &Case<'_>, type_: EventType, reason: &str, note: String) {
+    /// `action` has the guard: of two Events that differ in their note alone the recorder only counts the second.
+    async fn event(&self, case: &Case<'_>, type_: EventType, reason: &str, action: String, note: String) {
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -135,13 +137,7 @@ impl Voice {
             uid: Some(case.request.uid.clone()),
             ..ObjectReference::default()
         };
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(clip(note)),
-            action: "Evict".to_owned(),
-            secondary: None,
-        };
+        let event = Event { type_, reason: reason.to_owned(), note: Some(clip(note)), action, secondary: None };
         if let Err(failure) = call(self.recorder.publish(&event, &pod)).await {
             self.board.error("event");
             tracing::warn!(pod = case.request.pod, reason, "the Event could not be written: {failure}");

@@ -58,11 +58,11 @@ impl Core {
         self.names.pod(uid).map(crate::pods::names::PodName::full).or(remembered).unwrap_or_else(|| uid.to_owned())
     }
 
-    fn tell(&mut self, uid: &str, reason: &'static str, note: String) {
+    fn tell(&mut self, uid: &str, reason: &'static str, topic: &'static str, note: String) {
         let warning = reason != RELEASED;
         if let Some(asker) = &self.unsticks.asker {
             // What does not fit is in the log.
-            let _ = asker.tell(Deed { pod_uid: uid.to_owned(), reason, warning, note, at: unix_now() });
+            let _ = asker.tell(Deed { pod_uid: uid.to_owned(), reason, topic, warning, note, at: unix_now() });
         }
     }
 
@@ -104,7 +104,7 @@ impl Core {
             advice = guard.advice(),
             "{pod}: its dead mounts are not released: {words}"
         );
-        self.tell(&case.uid, REFUSED, format!("not released: {words}. {}", guard.advice()));
+        self.tell(&case.uid, REFUSED, guard.as_str(), format!("not released: {words}. {}", guard.advice()));
     }
 
     /// An orphan is reported whatever may be done about it.
@@ -129,6 +129,7 @@ impl Core {
         self.tell(
             &case.uid,
             ORPHANED,
+            "",
             format!(
                 "pod {pod} ({}) is gone from the API, and left dead mounts: {mounts}. It was force-deleted; unstick.orphans releases them",
                 case.uid
@@ -156,7 +157,7 @@ impl Core {
         let Words { mounts, evidence, .. } = &words;
         tracing::info!(pod, pod_uid = uid, mounts, evidence, "{pod}: dry run: its dead mounts would be released now");
         let note = format!("dry run: would release {mounts} ({evidence}){}", words.consequence());
-        self.tell(uid, RELEASED, note);
+        self.tell(uid, RELEASED, "simulated", note);
     }
 
     pub(super) fn tell_released(&mut self, uid: &str, words: &Words, took: Duration, calls: usize) {
@@ -174,7 +175,7 @@ impl Core {
         );
         let note =
             format!("released {mounts} ({evidence}) with {calls} calls in {seconds:.1} s{}", words.consequence());
-        self.tell(uid, RELEASED, note);
+        self.tell(uid, RELEASED, "", note);
     }
 
     pub(super) fn tell_failed(&mut self, uid: &str, words: &Words, why: &str, pause: Duration) {
@@ -188,7 +189,7 @@ impl Core {
             why,
             "{pod}: its dead mounts could not be released: {why}"
         );
-        self.tell(uid, FAILED, format!("could not release {mounts}: {why}. Tried again in {} s", pause.as_secs()));
+        self.tell(uid, FAILED, "", format!("could not release {mounts}: {why}. Tried again in {} s", pause.as_secs()));
     }
 
     pub(super) fn tell_gone(&mut self, uid: &str, took: Duration) {
@@ -208,6 +209,6 @@ impl Core {
         let note = format!(
             "its dead mounts are gone for {seconds} s, but the pod is still there. Look at its finalizers, and at the kubelet: systemctl restart kubelet frees threads that are stuck"
         );
-        self.tell(uid, FAILED, note);
+        self.tell(uid, FAILED, "pod_stays", note);
     }
 }
