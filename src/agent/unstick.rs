@@ -212,10 +212,7 @@ impl Core {
 
     fn note_switch(&mut self, now: Now, right_now: &RightNow) {
         let switch = right_now.switch.clone();
-        self.unsticks.node_allows = match &right_now.remedy.node {
-            Reading::Unread => false,
-            Reading::Read(words) => words.as_deref().is_none_or(|words| Permission::parse(words).unstick),
-        };
+        self.unsticks.node_allows = node_allows(right_now);
         let before = self.unsticks.switch.replace((now, switch.clone())).map(|(_, before)| before);
         if before.as_ref() != Some(&switch) {
             self.changed = true;
@@ -327,6 +324,14 @@ impl Core {
             let survey = survey(&pool, &spec).await;
             Event::Surveyed { spec, survey, last_look: Some(LastLook { uid, right_now }) }
         });
+    }
+}
+
+/// The node's annotation does not forbid releases; one that cannot be read does.
+fn node_allows(right_now: &RightNow) -> bool {
+    match &right_now.remedy.node {
+        Reading::Unread => false,
+        Reading::Read(words) => words.as_deref().is_none_or(|words| Permission::parse(words).unstick),
     }
 }
 

@@ -101,7 +101,8 @@ mounts away, so that the kubelet finishes by itself:
   with `unstick.orphans: true`.
 
 One pod of a node at a time. Everything is looked at again right before: the API server is asked for the pod, its namespace, the node and the kill
-switch; every process, everybody's mount table and the host's connections are read anew. Success is what the host's mount
+switch; every process, everybody's mount table and the host's connections are read anew. The kill switch and the node's annotation are read twice a second
+while a release is under way: one that is stopped is called off between two of its calls, and what was not taken away stays. Success is what the host's mount
 table and the API say afterwards (`MountReleased`; `MountReleaseFailed` when not, and it is tried again after 30 s, 60 s, up to 10 minutes).
 
 Every rule has a name. It stands in the Event `MountReleaseRefused`, in the log, and in `mountwarden status --plan`. They are asked in

@@ -2,14 +2,17 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::super::core::{Core, Event};
+use super::node_allows;
 use super::voice::Words;
+use crate::cluster::{RightNow, Whom};
 use crate::config::RemedyMode;
 use crate::mounts::{Dev, View};
 use crate::probe::canary::cgroup::CgroupSpec;
@@ -27,6 +30,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(600);
 
 /// After the release the kubelet gets so long to let the pod go: it took 2 to 7 s (KUBELET.md 3b).
 const KUBELET_TAKES: Duration = Duration::from_secs(60);
+
+/// The kill switch is read again so soon while a release is under way: between two of its calls lies up to a second.
+const SWITCH_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a release came to.
 #[derive(Debug)]
@@ -46,6 +52,7 @@ impl Core {
         let enforce = self.config.remedy.mode == RemedyMode::Enforce;
         let Some(standing) = self.unsticks.pods.get_mut(uid) else { return };
         let Some(Ok(plan)) = standing.decision.clone() else { return };
+        let Some(asker) = self.unsticks.asker.clone() else { return };
         if !enforce {
             standing.not_before = now + LONGEST_RETRY;
             let first = !std::mem::replace(&mut standing.simulated, true);
@@ -65,7 +72,16 @@ impl Core {
         let uid = uid.to_owned();
         self.running.spawn(async move {
             let start = Instant::now();
-            let (calls, mut failure) = let_go(&image, &specs, || !call_off.load(Ordering::Relaxed)).await;
+            let mut release = pin!(let_go(&image, &specs, || !call_off.load(Ordering::Relaxed)));
+            let (calls, mut failure) = tokio::select! {
+                done = &mut release => done,
+                why = stopped(|| asker.right_now(Whom::Nobody)) => {
+                    call_off.store(true, Ordering::Relaxed);
+                    let (calls, failure) = release.await;
+                    // It may have come to its end all the same.
+                    (calls, failure.and(Some(why)))
+                }
+            };
             let took = start.elapsed();
             if failure.is_none() {
                 failure = still_there(&pool, &survey, &plan).await;
@@ -162,6 +178,20 @@ fn release_mount(mount: &DeadMount) -> ReleaseMount {
     }
 }
 
+/// Waits until remedies must not go on, and says why. What cannot be read stops, as before a release.
+async fn stopped<Reading: Future<Output = RightNow>>(read: impl Fn() -> Reading) -> String {
+    loop {
+        let right_now = read().await;
+        if let Err(why) = &right_now.switch {
+            return why.clone();
+        }
+        if !node_allows(&right_now) {
+            return "the annotation of the node forbids it now, or cannot be read".to_owned();
+        }
+        sleep(SWITCH_AGAIN).await;
+    }
+}
+
 /// One release after the other; how often umount2 was called, and why it did not come to its end.
 async fn let_go(image: &Image, specs: &[ReleaseSpec], go_on: impl Fn() -> bool) -> (usize, Option<String>) {
     let mut calls = 0;
@@ -195,4 +225,37 @@ async fn still_there(pool: &Pool, survey: &SurveySpec, plan: &Plan) -> Option<St
     let left = mounts
         .find(|mount| held.iter().any(|held| held.host && (held.dev, held.mount_id) == (mount.dev, mount.mount_id)));
     left.map(|mount| format!("{} is still in the host's mount table", mount.path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::PodNow;
+    use crate::pods::names::{Reading, RemedyWords};
+
+    fn right_now(switch: Result<(), String>, node: Reading) -> RightNow {
+        let remedy = RemedyWords { node, ..RemedyWords::default() };
+        RightNow { switch, remedy, pod: PodNow::Unknown("not asked".to_owned()) }
+    }
+
+    /// How long it went on, and why no longer, when this is what is read after three seconds.
+    async fn stops(then: RightNow) -> (Duration, String) {
+        let start = Instant::now();
+        let read = || async {
+            if start.elapsed() < Duration::from_secs(3) { right_now(Ok(()), Reading::Read(None)) } else { then.clone() }
+        };
+        let why = stopped(read).await;
+        (start.elapsed(), why)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_release_that_is_under_way_goes_on_only_as_long_as_the_switch_and_the_node_say_so() {
+        let three = Duration::from_secs(3);
+        let set = right_now(Err("stop: \"true\"".to_owned()), Reading::Read(None));
+        assert_eq!(stops(set).await, (three, "stop: \"true\"".to_owned()));
+        for node in [Reading::Read(Some("none".to_owned())), Reading::Unread] {
+            let (after, why) = stops(right_now(Ok(()), node)).await;
+            assert!(after == three && why.contains("node"), "{after:?} {why}");
+        }
+    }
 }
