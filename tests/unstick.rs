@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "tests"
 )]
 
@@ -22,6 +23,7 @@ mod common {
     pub mod process;
     pub mod sandbox;
     pub mod shop;
+    pub mod table;
     pub mod wait;
 }
 
@@ -30,10 +32,12 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use common::agent::{Agent, Launch, PROGRAM, mount_at};
-use common::apiserver::{Fault, On, objects};
+use common::apiserver::{Fault, On, Rights, objects};
 use common::fusefs::FuseFs;
+use common::process::Blockable;
 use common::sandbox::Sandbox;
 use common::shop::Cluster;
+use common::table;
 use common::wait::{PATIENCE, eventually};
 use mountwarden::snapshot::PodPlan;
 use mountwarden::verdict::State;
@@ -46,29 +50,35 @@ const SOON: Duration = Duration::from_secs(40);
 
 /// A pod `shop/web-0` on a FUSE volume, in a cluster that opted in.
 struct Case {
+    // Ended first: whoever cleans up below a mount that hangs would hang with it.
+    fuse: FuseFs,
     sandbox: Sandbox,
     cluster: Cluster,
     volume: PathBuf,
-    fuse: FuseFs,
 }
 
 impl Case {
     fn new(test: &str) -> Option<Case> {
         let sandbox = Sandbox::enter(test)?;
-        let cluster = Cluster::new();
+        // As in the manifests, whose rights are for it.
+        let cluster = Cluster::in_namespace("mountwarden");
         cluster.api.put(objects::node(NODE));
         cluster.api.put(objects::pod("shop", "web-0", UID, NODE));
         let volume = sandbox.path().join(format!("kubelet/pods/{UID}/volumes/kubernetes.io~csi/data/mount"));
         std::fs::create_dir_all(&volume).unwrap();
         let fuse = FuseFs::mount(&volume, &[]);
-        Some(Case { sandbox, cluster, volume, fuse })
+        Some(Case { fuse, sandbox, cluster, volume })
     }
 
     /// The agent, as PID 1 of its own world: what it sees is the host.
     fn agent(&self, mode: &str) -> Agent {
         let config = self.sandbox.path().join("config.yaml");
-        std::fs::write(&config, format!("interval: 1s\ntimeout: 500ms\nslow: 400ms\nremedy: {{mode: {mode}}}\n"))
-            .unwrap();
+        let unstick = "unstick: {hung: true, hung_after: 60s}";
+        std::fs::write(
+            &config,
+            format!("interval: 1s\ntimeout: 500ms\nslow: 400ms\nremedy: {{mode: {mode}}}\n{unstick}\n"),
+        )
+        .unwrap();
         let wrapper = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
         let kubeconfig = self.cluster.kubeconfig();
         let flags =
@@ -92,7 +102,17 @@ impl Case {
     }
 
     fn plan(&self, agent: &Agent, what: &str, wanted: impl Fn(&PodPlan) -> bool) -> PodPlan {
-        eventually(what, SOON, || agent.snapshot().plan.into_iter().find(|pod| pod.pod_uid == UID && wanted(pod)))
+        let mut last = None;
+        eventually(what, SOON, || {
+            let plan = agent.snapshot().plan.into_iter().find(|pod| pod.pod_uid == UID);
+            let words = plan.as_ref().map(|plan| plan.unstick.clone());
+            if words != last {
+                // Shown where the test fails.
+                println!("{words:?}");
+                last = words;
+            }
+            plan.filter(&wanted)
+        })
     }
 
     fn refused(&self, agent: &Agent, guard: &str) -> PodPlan {
@@ -143,6 +163,55 @@ fn a_dead_fuse_mount_of_a_pod_in_terminating_is_taken_away_and_it_is_told() {
 }
 
 #[test]
+fn a_hung_fuse_mount_is_aborted_after_its_time_and_frees_who_was_stuck_on_it() {
+    let Some(mut case) = Case::new("a_hung_fuse_mount_is_aborted_after_its_time_and_frees_who_was_stuck_on_it") else {
+        return;
+    };
+    let agent = case.agent("enforce");
+    agent.eventually(&case.volume, PATIENCE, |mount| mount.state == State::Healthy);
+    // It reads requests and answers none, and a killed caller does not come back: as the kubelet's own look.
+    case.fuse.order("wedge");
+    let mut kubelet = Blockable::start("stat", &["-f".as_ref(), case.volume.as_os_str()]);
+    kubelet.wait_until_blocked(PATIENCE);
+    agent.eventually(&case.volume, PATIENCE, |mount| mount.state == State::Hung);
+    case.delete(60);
+    case.refused(&agent, "hung_young");
+    assert!(case.is_mounted(&agent) && !kubelet.ended());
+    let event =
+        eventually("the Event", Duration::from_secs(60) + SOON, || case.cluster.event("web-0", "MountReleased"));
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("(hung for 6") && note.contains("What was not written is lost"), "{note}");
+    assert!(!case.is_mounted(&agent));
+    kubelet.wait(PATIENCE);
+}
+
+#[test]
+fn without_a_right_of_the_remedy_variants_nothing_is_released() {
+    let Some(mut case) = Case::new("without_a_right_of_the_remedy_variants_nothing_is_released") else { return };
+    let manifest = include_str!("../k8s/install-remedy-enforce.yaml");
+    let objects: Vec<_> = manifest.split("\n---\n").map(|part| serde_saphyr::from_str(part).unwrap()).collect();
+    let rights = Rights::of(&objects, "mountwarden-agent");
+    case.delete(60);
+    let agent = case.agent("enforce");
+    case.kill(&agent);
+    let mut table =
+        "| right | without it | and the agent says (Event, log, `mountwarden status --plan`) |\n|---|---|---|\n"
+            .to_owned();
+    for (name, guard) in [("get configmaps mountwarden-remedy", "kill_switch"), ("get pods", "pod_unknown")] {
+        let right = rights.iter().find(|right| right.to_string() == name).unwrap();
+        case.cluster.api.grant(rights.without(right));
+        let plan = case.refused(&agent, guard);
+        table +=
+            &format!("| {right} | nothing is released (guard `{guard}`) | not released: {} |\n", plan.unstick.words);
+    }
+    assert!(case.is_mounted(&agent));
+    case.cluster.api.grant(rights);
+    eventually("the Event", SOON, || case.cluster.event("web-0", "MountReleased"));
+    assert!(!case.is_mounted(&agent));
+    table::hold("docs/privileges.md", "agent remedy rights", &table);
+}
+
+#[test]
 fn dry_run_goes_all_the_way_and_touches_nothing() {
     let Some(mut case) = Case::new("dry_run_goes_all_the_way_and_touches_nothing") else { return };
     case.delete(60);
@@ -187,6 +256,16 @@ fn switches_annotations_and_a_silent_api_server_hold_it_back_and_nothing_else_do
     case.cluster.annotate("web-0", Some("none"));
     case.cluster.stop(None);
     case.refused(&agent, "forbidden");
+    // Within ten minutes of the first: with words of its own all the same.
+    let notes = || -> Vec<String> {
+        let events = case.cluster.api.objects("events").into_iter();
+        let refusals = events.filter(|event| event["reason"] == "MountReleaseRefused");
+        refusals.map(|event| event["note"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("both refusals can be read", SOON, || {
+        let told = |words: &str| notes().iter().any(|note| note.contains(words));
+        (told("the kill switch is set") && told("mountwarden.io/remedy on the pod")).then_some(())
+    });
 
     // Nothing stands in the way any more, but the API server does not say so right before the act.
     case.cluster.api.fault(On::path("/pods/web-0"), Fault::Status(500));

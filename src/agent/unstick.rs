@@ -56,7 +56,8 @@ pub(super) struct Unsticks {
     /// The way to the cluster's side; `None` without a cluster, and then nothing is ever done.
     pub(super) asker: Option<Asker>,
     switch: Option<(Now, Result<(), String>)>,
-    next_switch: Now,
+    /// When it was asked for last.
+    switch_asked: Option<Now>,
     /// The node's annotation does not forbid it, as last read.
     node_allows: bool,
     /// When a worker was last seen blocked, by superblock.
@@ -123,7 +124,13 @@ impl Unsticks {
 
     /// What may be done is another thing now.
     pub(super) fn look_again(&mut self) {
-        (self.next, self.next_survey, self.next_switch) = (Now::ZERO, Now::ZERO, Now::ZERO);
+        (self.next, self.next_survey, self.switch_asked) = (Now::ZERO, Now::ZERO, None);
+    }
+
+    /// When the switch is to be read next: soon as soon as somebody may need a release.
+    fn next_switch(&self) -> Now {
+        let pause = if self.pods.is_empty() { SWITCH_EVERY } else { SWITCH_SOON };
+        self.switch_asked.map_or(Now::ZERO, |asked| asked + pause)
     }
 }
 
@@ -188,7 +195,7 @@ impl Core {
     /// When the next round is due; none while nobody may need one.
     pub(super) fn next_unstick(&self) -> Option<Now> {
         let rounds = (!self.unsticks.busy && !self.unsticks.pods.is_empty()).then_some(self.unsticks.next);
-        let switch = (self.wants_remedies() && self.unsticks.asker.is_some()).then_some(self.unsticks.next_switch);
+        let switch = (self.wants_remedies() && self.unsticks.asker.is_some()).then(|| self.unsticks.next_switch());
         [rounds, switch].into_iter().flatten().min()
     }
 
@@ -198,10 +205,10 @@ impl Core {
 
     fn read_switch(&mut self, now: Now) {
         let Some(asker) = self.unsticks.asker.clone() else { return };
-        if !self.wants_remedies() || now < self.unsticks.next_switch {
+        if !self.wants_remedies() || now < self.unsticks.next_switch() {
             return;
         }
-        self.unsticks.next_switch = now + if self.unsticks.pods.is_empty() { SWITCH_EVERY } else { SWITCH_SOON };
+        self.unsticks.switch_asked = Some(now);
         self.running.spawn(async move { Event::Switch { right_now: asker.right_now(Whom::Nobody).await } });
     }
 

@@ -217,6 +217,8 @@ impl Core {
             other.dev == target.dev && other.verdict.state == State::Hung && !other.verdict.inherited && looked(other)
         };
         looked(target)
+            // The worker that looked is in the kernel still, and nobody else may look meanwhile.
+            || (target.verdict.state == State::Hung && self.schedule.is_unreaped(target.dev))
             || (target.verdict.state == State::Hung && waits(target) && self.registry.targets.values().any(sibling))
     }
 }
