@@ -299,7 +299,13 @@ fn the_agents_pod_keeps_to_the_design() {
         );
         assert_eq!(pod["tolerations"], serde_json::json!([{"operator": "Exists"}]), "every node");
         let volumes = pod["volumes"].as_array().unwrap();
-        assert!(volumes.iter().all(|volume| volume.get("hostPath").is_none()), "{file}: a hostPath pins mounts");
+        let of_the_node: Vec<&Value> = volumes.iter().filter_map(|volume| volume.get("hostPath")).collect();
+        // A hostPath of the kubelet's directory, or of one above it, would pin every mount there.
+        let state = serde_json::json!({"path": "/run/mountwarden", "type": "DirectoryOrCreate"});
+        let expected: &[&Value] = if file.contains("remedy") { &[&state] } else { &[] };
+        assert_eq!(of_the_node, expected, "{file}");
+        let mounts = &pod["containers"][0]["volumeMounts"];
+        assert_eq!(mounts[1], serde_json::json!({"name": "state", "mountPath": "/run/mountwarden"}), "{file}");
         let agent = &pod["containers"][0];
         let security = &agent["securityContext"];
         assert_eq!((&security["privileged"], &security["readOnlyRootFilesystem"]), (&false.into(), &true.into()));
@@ -332,6 +338,19 @@ fn the_configurations_are_valid() {
             assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
+}
+
+#[test]
+fn the_unit_keeps_the_directory_of_the_state_file() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    let config: Value =
+        serde_saphyr::from_str(&std::fs::read_to_string(packaging.join("config.yaml")).unwrap()).unwrap();
+    let unit = std::fs::read_to_string(packaging.join("mountwarden.service")).unwrap();
+    let set = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
+    assert_eq!(config["state"]["file"], format!("/run/{}/state", set("RuntimeDirectory")));
+    assert_eq!(set("RuntimeDirectoryPreserve"), "yes", "or a restart would empty it");
+    // Directories of units that make a mount namespace are mounts: a copy of the host's would be pinned.
+    assert_eq!(set("DynamicUser"), "");
 }
 
 #[test]
