@@ -13,12 +13,16 @@ use crate::localfs;
 /// A process that is killed, in `SigPnd` and `ShdPnd` of `/proc/PID/status` (proc(5)): bit of SIGKILL.
 const SIGKILL_BIT: u64 = 1 << 8;
 
+/// A thread in exit(2), in the flags of `/proc/PID/stat` (include/linux/sched.h, `PF_EXITING`).
+const EXITING: u64 = 0x4;
+
 /// What is left of a pod's processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// Processes of which at least one thread is not dead.
     pub processes: Vec<i32>,
-    /// Those among them that are not merely waiting in the kernel (D) with SIGKILL pending: they may still act.
+    /// Those among them that are neither ending nor merely waiting in the kernel (D) with SIGKILL pending: they may still
+    /// act.
     pub alive: Vec<i32>,
     /// How often their threads went to sleep, summed up: it grows when the kernel lets one of them go a step further.
     pub switches: u64,
@@ -56,15 +60,16 @@ fn look(directory: &Path, pid: i32, left: &mut Left) -> io::Result<()> {
     let (mut there, mut alive) = (false, false);
     let tasks = directory.join("task");
     for thread in numbers(&tasks).or_else(absent)? {
-        let status = tasks.join(thread.to_string()).join("status");
-        let Some(status) = localfs::read_process_file(&status)? else { continue };
+        let task = tasks.join(thread.to_string());
+        let Some(status) = localfs::read_process_file(&task.join("status"))? else { continue };
         let status = Status::parse(&status);
         // A thread that is dead and not yet reaped does nothing more and holds nothing.
         if matches!(status.state, b'Z' | b'X') {
             continue;
         }
         there = true;
-        alive |= status.state != b'D' || status.pending & SIGKILL_BIT == 0;
+        let killed = status.state == b'D' && status.pending & SIGKILL_BIT != 0;
+        alive |= !killed && !is_exiting(&task)?;
         left.switches += status.switches;
     }
     if there {
@@ -74,6 +79,16 @@ fn look(directory: &Path, pid: i32, left: &mut Left) -> io::Result<()> {
         left.alive.push(pid);
     }
     Ok(())
+}
+
+/// It is on its way out, and no instruction of its program is run any more. By then no SIGKILL is pending if another signal
+/// ended it first: the kernel takes none for a process that is dying (kernel/signal.c, prepare_signal).
+fn is_exiting(task: &Path) -> io::Result<bool> {
+    let Some(stat) = localfs::read_process_file(&task.join("stat"))? else { return Ok(true) };
+    let stat = String::from_utf8_lossy(&stat);
+    // After the name, which may have any characters: state, ppid, pgrp, session, tty_nr, tpgid, flags (proc_pid_stat(5)).
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    Ok(flags.is_some_and(|flags| flags & EXITING != 0))
 }
 
 /// The lines of `/proc/PID/task/TID/status` that matter.
@@ -123,6 +138,7 @@ mod tests {
             let task = directory.join("task").join(thread.to_string());
             std::fs::create_dir_all(&task).unwrap();
             std::fs::write(task.join("status"), status).unwrap();
+            std::fs::write(task.join("stat"), "1 (a) b) D 1 1 1 0 -1 4194304 0 0").unwrap();
         }
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("cgroup"), cgroup).unwrap();
@@ -164,6 +180,16 @@ mod tests {
         let waiting = "State:\tD (disk sleep)\nSigPnd:\t0000000000004000\nShdPnd:\t0\n";
         process(root.path(), 5, &format!("0::/kubepods/pod{UID}/cd\n"), &[(5, waiting)]);
         assert_eq!(left(root.path(), UID).unwrap().alive, vec![5]);
+    }
+
+    #[test]
+    fn what_sigterm_ended_first_is_not_alive_once_it_is_in_exit() {
+        let root = tempfile::tempdir().unwrap();
+        let ending = "State:\tD (disk sleep)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000004000\n";
+        process(root.path(), 5, &format!("0::/kubepods/pod{UID}/cd\n"), &[(5, ending)]);
+        std::fs::write(root.path().join("5/task/5/stat"), "5 (a) b) D 1 1 1 0 -1 4194308 0 0").unwrap();
+        let left = left(root.path(), UID).unwrap();
+        assert_eq!((left.processes, left.alive), (vec![5], vec![]));
     }
 
     #[test]

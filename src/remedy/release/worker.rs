@@ -25,6 +25,9 @@ pub(super) const WORKER_ARGUMENT: &str = "release-worker";
 /// Between two looks at the pod's processes.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A killed process whose call was aborted may take so long from there into exit, on a busy machine.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// Runs the worker if this process was started as one; `None` otherwise. To be called before any thread exists.
 #[must_use]
 pub fn worker_entry() -> Option<ExitCode> {
@@ -189,11 +192,21 @@ impl Worker<'_> {
         }
     }
 
-    /// The pod's processes; none of them may be able to act any more.
+    /// The pod's processes; none of them may be able to act any more. One that was let go a moment ago runs until it is in
+    /// exit: that is waited for.
     fn left(&self) -> Result<Left, Stop> {
         let root = Path::new(OsStr::from_bytes(&self.spec.proc_root));
-        let left = processes::left(root, &self.spec.pod_uid).map_err(|error| Stop::Processes(error.to_string()))?;
-        if left.alive.is_empty() { Ok(left) } else { Err(Stop::Alive(left.alive)) }
+        let end = Instant::now() + LEAVING;
+        loop {
+            let left = processes::left(root, &self.spec.pod_uid).map_err(|error| Stop::Processes(error.to_string()))?;
+            if left.alive.is_empty() {
+                return Ok(left);
+            }
+            if Instant::now() >= end {
+                return Err(Stop::Alive(left.alive));
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn call(&self, mount: usize, held: &OwnedFd, flags: Flags, left: u32) -> Result<CallEnd, End> {
