@@ -18,6 +18,7 @@ use super::core::{Core, Event};
 use crate::cluster::{Asker, RightNow, Whom};
 use crate::config::RemedyMode;
 use crate::mounts::Dev;
+use crate::mounts::kubelet::pod_uid;
 use crate::pods::names::{Reading, RemedyWords};
 use crate::probe::pool::{Class, Outcome, Pool};
 use crate::probe::schedule::Now;
@@ -171,10 +172,20 @@ impl Core {
         let suspects = self.suspects();
         self.unsticks.blocked.retain(|_, at| now.saturating_sub(*at) < Duration::from_secs(60));
         let unsticks = &mut self.unsticks;
-        unsticks.pods.retain(|uid, standing| suspects.contains_key(uid) || standing.released.is_some());
+        let is_mounted = |uid: &str| {
+            let mut members = self.registry.targets.values().flat_map(|target| &target.members);
+            members.any(|member| pod_uid(&member.mountpoint).is_some_and(|of| of == uid))
+        };
+        // An orphan stays one while its mount is not known to be dead for a moment, as after a probe that came too late.
+        unsticks.pods.retain(|uid, standing| {
+            let orphan = standing.orphan_since.is_some();
+            suspects.contains_key(uid) || standing.released.is_some() || (orphan && is_mounted(uid))
+        });
         for uid in suspects.keys() {
+            unsticks.pods.entry(uid.clone()).or_default();
+        }
+        for (uid, standing) in &mut unsticks.pods {
             let orphaned = self.names.is_complete() && self.names.pod(uid).is_none();
-            let standing = unsticks.pods.entry(uid.clone()).or_default();
             standing.orphan_since = orphaned.then(|| standing.orphan_since.unwrap_or(now));
         }
         let spec = self.survey_spec(&suspects);
