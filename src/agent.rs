@@ -5,6 +5,7 @@
 
 mod book;
 mod canary;
+mod containers;
 mod core;
 mod events;
 mod history;

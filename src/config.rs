@@ -63,6 +63,8 @@ pub struct Config {
     pub exclude_mount: Vec<String>,
     /// Mountpoints of local filesystems to watch too (glob).
     pub local_mounts: Vec<String>,
+    /// Whether to look at what containers and services have mounted.
+    pub containers: OnOff,
     /// Mountpoints whose mounts have a canary (glob); empty: none.
     pub canary_mounts: Vec<String>,
     /// Time between two canaries of a mount.
@@ -152,6 +154,7 @@ impl Default for Config {
             include_mount: Vec::new(),
             exclude_mount: Vec::new(),
             local_mounts: Vec::new(),
+            containers: OnOff::On,
             canary_mounts: Vec::new(),
             canary_interval: Duration::from_secs(60),
             canary_empty_root: false,

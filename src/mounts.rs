@@ -19,7 +19,7 @@ mod namespace;
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,35 @@ pub enum View {
     Own,
     /// PID 1's mount namespace, different from the agent's: paths are reached through `/proc/1/root`.
     Host,
+    /// The mount namespace of a container or service: paths are reached through `/proc/PID/root` of a process in it.
+    Container(Process),
+}
+
+impl View {
+    /// A container's, a service's: not that of the host or the agent, which are always there.
+    #[must_use]
+    pub fn is_container(self) -> bool {
+        matches!(self, View::Container(_))
+    }
+
+    /// The directory that its paths are resolved in; `None`: the root of whoever asks.
+    #[must_use]
+    pub fn root(self, proc_root: &Path) -> Option<PathBuf> {
+        match self {
+            View::Own => None,
+            View::Host => Some(proc_root.join("1/root")),
+            View::Container(process) => Some(proc_root.join(process.pid.to_string()).join("root")),
+        }
+    }
+}
+
+/// A process, at one time and after: the number alone is given to others once it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number, or that of a thread of it.
+    pub pid: i32,
+    /// When it was started, in clock ticks since the machine was.
+    pub start: u64,
 }
 
 /// One line of mountinfo (proc_pid_mountinfo(5)), unescaped, with what follows from it.

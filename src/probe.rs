@@ -1,7 +1,7 @@
 //! The only code that touches a monitored mount, and it does so in worker processes.
 //!
 //! [`pool`] keeps the workers and enforces deadlines, [`wire`] is what agent and worker say to each other, [`worker`] is
-//! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`scan`] looks through the processes, [`schedule`] says when which target is
+//! the worker's side, [`note`] what it leaves behind in case it does not come back, [`steps`] and [`sentinel`] are the system calls it makes, [`scan`] looks through the processes and [`tables`] at what they see mounted, [`schedule`] says when which target is
 //! probed, [`survey`] looks who uses what, [`keep`] keeps a file, [`canary`] writes where it was told to, [`trial`] makes a mount that nobody sees to learn whether it could be made, [`image`] is the copy of the
 //! binary that workers start from.
 
@@ -17,6 +17,7 @@ mod signals;
 pub(crate) mod spawn;
 pub mod steps;
 pub mod survey;
+pub mod tables;
 pub mod trial;
 pub mod wire;
 pub mod worker;
@@ -49,6 +50,8 @@ pub enum Step {
     Signals,
     /// Looking through the processes of the node.
     Processes,
+    /// Reading the mount table of another process.
+    Tables,
     /// Of a trial mount: handing its options to the kernel, which only parses them.
     TrialOpen,
     /// The server is asked to mount.
@@ -102,6 +105,7 @@ impl Step {
             Step::EfsState => "efs_state",
             Step::Signals => "signals",
             Step::Processes => "processes",
+            Step::Tables => "tables",
             Step::TrialOpen => "trial_open",
             Step::TrialMount => "trial_mount",
             Step::TrialRoot => "trial_root",

@@ -89,7 +89,7 @@ pub struct MountStatus {
     pub source: String,
     /// Filesystem type.
     pub fstype: String,
-    /// All paths that share the target (at most 64 are listed, 512 while it is not healthy; `path_count` counts all).
+    /// All paths of the host that share the target, where it has none those in containers (at most 64 are listed, 512 while it is not healthy; `path_count` counts all).
     pub paths: Vec<String>,
     /// How many paths share the target.
     pub path_count: usize,
@@ -111,9 +111,12 @@ pub struct MountStatus {
     pub inherited: bool,
     /// Findings beside the state.
     pub findings: Vec<Finding>,
-    /// Pods that use it, each volume as one container sees it (at most 64 are listed).
+    /// Pods that use it, each volume as one container sees it (at most 64 are listed, 512 while it is not healthy).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<MountUser>,
+    /// Others who hold a copy of it in a mount namespace of their own: services, sessions (at most 16).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<MountHolder>,
     /// How many pods use it, the ones that are not listed too.
     #[serde(default)]
     pub pod_count: usize,
@@ -265,6 +268,45 @@ pub struct KubeletMount {
     pub function: Option<String>,
     /// How long it has been running, in seconds.
     pub seconds: f64,
+}
+
+impl MountUser {
+    /// `namespace/pod`, or the UID where no cluster tells the name.
+    #[must_use]
+    pub fn pod_words(&self) -> String {
+        match (&self.namespace, &self.pod) {
+            (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
+            _ => format!("pod {}", self.pod_uid),
+        }
+    }
+
+    /// The pod, its container, and where in it the mount is, for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut words = self.pod_words();
+        if let Some(container) = self.container.as_deref().or(self.container_id.as_deref().and_then(|id| id.get(..12)))
+        {
+            words.push_str(&format!(" ({container})"));
+        }
+        if let Some(path) = &self.path {
+            words.push_str(&format!(" at {path}"));
+        }
+        if let Some(directory) = &self.sub_directory {
+            words.push_str(&format!(" (its directory {directory})"));
+        }
+        if self.read_only { words + ", read-only" } else { words }
+    }
+}
+
+/// Somebody who holds a copy of a mount and is no pod: a service with a mount namespace of its own, a session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MountHolder {
+    /// The unit, the container or the cgroup.
+    pub who: String,
+    /// A process in that mount namespace.
+    pub pid: i32,
+    /// Where the copy is, as that process sees it.
+    pub path: String,
 }
 
 /// A mount's write canary.
@@ -539,7 +581,7 @@ pub struct RemedyCount {
 /// A source of passive evidence, once it was tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceSource {
-    /// `kernel_log`, `mountstats`, `transport_state` or `fuse_control`.
+    /// `kernel_log`, `mountstats`, `transport_state`, `fuse_control` or `containers`.
     pub source: String,
     /// Why it cannot be read; null while it can.
     pub error: Option<String>,

@@ -8,7 +8,7 @@ pub mod passive;
 
 use serde::{Deserialize, Serialize};
 
-pub use evidence::{CanaryOutcome, CanaryView, Evidence, Examined, Facts, NotRun, Observation, ServerView};
+pub use evidence::{CanaryOutcome, CanaryView, Evidence, Examined, Facts, NotRun, Observation, OnHost, ServerView};
 pub use findings::Finding;
 pub use judge::{Judgement, Memory, Tuning, Verdict, judge, replay};
 pub use passive::{KernelWords, Passive, Waiting};

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::book::{Book, Turn};
 use super::canary::{self, Canaries};
+use super::containers::{AbsentMount, Containers, Volumes};
 use super::history::History;
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
-use crate::mounts::{Dev, View};
+use crate::mounts::{Dev, Process, View};
 use crate::pending::Wanted;
 use crate::pending::book::Answer;
 use crate::pending::mounting::Mounting;
@@ -64,6 +65,10 @@ pub(super) enum Event {
     Signalled { outcome: Outcome, took: Duration },
     /// The state files of the EFS mount helper were read.
     EfsState { outcome: Outcome },
+    /// The processes of the node were looked through.
+    Scanned { outcome: Outcome, took: Duration },
+    /// Mount tables of containers were read.
+    TablesRead { asked: Vec<(Process, Vec<AbsentMount>)>, outcome: Outcome, took: Duration },
     /// A canary ended; `report` is the look that it followed.
     Canaried { id: TargetId, dev: Dev, report: ProbeReport, outcome: Outcome },
     /// A canary's worker was killed and does not die.
@@ -119,6 +124,9 @@ pub(super) struct Core {
     pub(super) kernel_log: kernel_log::Book,
     pub(super) signals: Readings,
     pub(super) efs: StateFiles,
+    pub(super) containers: Containers,
+    /// Where the host has the pods' volumes.
+    pub(super) volumes: Volumes,
     pub(super) rescues: Rescues,
     pub(super) unsticks: Unsticks,
     pub(super) state_file: StateFile,
@@ -180,6 +188,8 @@ impl Core {
             kernel_log: kernel_log::Book::default(),
             signals: Readings::default(),
             efs: StateFiles::default(),
+            containers: Containers::default(),
+            volumes: Volumes::default(),
             rescues: Rescues::default(),
             unsticks: Unsticks::default(),
             state_file: StateFile::default(),
@@ -236,6 +246,7 @@ impl Core {
     /// The cluster's side tells other names, or other things of the pods.
     pub(super) fn take_names(&mut self, names: Arc<PodNames>) {
         self.names = names;
+        self.containers.epoch += 1;
         self.changed = true;
         self.remember_pods();
     }
@@ -244,7 +255,7 @@ impl Core {
     pub(super) fn ready(&mut self) -> bool {
         if !self.was_ready {
             let judged = self.registry.targets.values().all(|target| target.judged);
-            self.was_ready = self.pending.is_none() && self.registry.settled() && judged;
+            self.was_ready = self.pending.is_none() && self.containers.settled() && self.registry.settled() && judged;
         }
         self.was_ready
     }
@@ -279,6 +290,7 @@ impl Core {
             self.next_inquiry = now + INQUIRY_GRAIN;
             self.inquire(now);
         }
+        self.look_at_containers(now);
         if !self.one_pass {
             self.read_signals(now);
             self.try_mounts(now);
@@ -304,6 +316,7 @@ impl Core {
             self.pending_pods.next_wake(),
             self.next_unstick(),
             self.next_keep(),
+            self.containers.next_wake(),
         ];
         candidates.into_iter().flatten().min()
     }

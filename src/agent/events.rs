@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::core::{Core, Event};
 use super::inquiry;
 use super::servers::{News, ServerKey};
-use super::target::{Key, Member};
+use super::target::Member;
 use crate::mounts::View;
 use crate::mounts::efs::StateFiles;
 use crate::probe::pool::{Class, Outcome};
@@ -45,6 +45,8 @@ impl Core {
             Event::Canaried { id, dev, report, outcome } => self.on_canaried(id, dev, report, outcome),
             Event::CanaryStuck { id, dev, gone } => self.on_canary_stuck(id, dev, gone),
             Event::CanaryHome { outcome } => self.on_canary_home(outcome),
+            Event::Scanned { outcome, took } => self.on_scanned(outcome, took),
+            Event::TablesRead { asked, outcome, took } => self.on_tables(asked, outcome, took),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
             Event::Offered { wanted, answer } => self.on_offered(&wanted, *answer),
             Event::MountsScanned(mounting) => self.on_mounts_scanned(mounting),
@@ -93,13 +95,13 @@ impl Core {
         let mut reconnected = Vec::new();
         let mut received = Vec::new();
         for target in self.registry.targets.values_mut().filter(|target| target.facts.is_nfs()) {
-            let (Key::Root { source, .. } | Key::Mount { source, .. }) = &target.key;
+            let source = target.key.source();
             let mut members = target.members.iter().filter(|member| member.view == view).peekable();
             if members.peek().is_none() {
                 continue;
             }
             let row = |member: &Member| {
-                rows.get(&(member.mountpoint.as_os_str().as_bytes().to_vec(), source.clone())).cloned()
+                rows.get(&(member.mountpoint.as_os_str().as_bytes().to_vec(), source.to_vec())).cloned()
             };
             let Some((counters, operations)) = members.find_map(row) else {
                 // Old counters would say "not reconnected"; none say nothing.

@@ -177,7 +177,7 @@ impl Core {
         }
         let handle = match &target.key {
             Key::Root { handle, .. } => handle.clone(),
-            Key::Mount { .. } => Vec::new(),
+            Key::Mount { .. } | Key::Absent { .. } => Vec::new(),
         };
         let Some(mount) = self.mount_of(target).cloned() else { return };
         let port = target.origin.proxy_port;

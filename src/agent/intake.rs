@@ -43,6 +43,7 @@ impl Core {
         self.table = table;
         let now = self.now();
         self.transports.take_table(&self.table, now);
+        self.note_volumes();
         self.update_targets();
     }
 
@@ -56,23 +57,16 @@ impl Core {
         }
         let changes = self.registry.update(&watched);
         self.start_afresh(now);
-        let news = !changes.removed.is_empty();
-        let unix = self.unix_now();
-        for target in changes.removed {
-            tracing::info!(
-                mountpoint = target.labels.mountpoint,
-                source = target.labels.source,
-                fstype = target.labels.fstype,
-                "{} is no longer mounted",
-                target.labels.mountpoint
-            );
-            self.history.unmounted(&target, unix);
-            self.forget(&target, now);
-        }
+        self.drop_targets(changes.removed);
         let known: Vec<TargetId> = self.registry.targets.keys().copied().collect();
         known.into_iter().for_each(|id| self.note_findings(id));
+        self.identify_all(changes.to_identify);
+    }
+
+    /// Starts to identify the roots of new mounts.
+    pub(super) fn identify_all(&mut self, newcomers: Vec<Newcomer>) {
         let mut batches: BTreeMap<(Dev, bool), Vec<Newcomer>> = BTreeMap::new();
-        for newcomer in changes.to_identify {
+        for newcomer in newcomers {
             if newcomer.mount.hidden_by.is_some() {
                 // No path leads to it: it can be listed, not asked.
                 self.identified(&newcomer, None);
@@ -85,7 +79,6 @@ impl Core {
                 self.identify(batch.to_vec());
             }
         }
-        self.news |= news;
     }
 
     /// What was known of a filesystem that nobody has mounted any more is nothing to hold its successor against.
@@ -147,8 +140,10 @@ impl Core {
     fn identified(&mut self, newcomer: &Newcomer, identity: Option<&Identity>) {
         let (now, unix) = (self.now(), self.unix_now());
         let new = self.registry.identified(newcomer, identity, unix);
-        if let Some(target) = self.registry.by_mount_id(newcomer.mount.id) {
-            self.note_findings(target.id);
+        self.containers.epoch += 1;
+        match self.registry.by_mount_id(newcomer.mount.id).map(|target| target.id) {
+            Some(id) => self.note_findings(id),
+            None => self.try_again(newcomer.mount.view),
         }
         let Some(id) = new else { return };
         self.take_up(id);

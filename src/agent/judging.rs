@@ -9,7 +9,7 @@ use crate::probe::schedule::TargetId;
 use crate::probe::{ProbeReport, Step};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::advice::{AdviceFacts, advice};
-use crate::verdict::{Cause, Evidence, Finding, NotRun, Observation, Passive, Severity, State, judge};
+use crate::verdict::{Cause, Evidence, Finding, NotRun, Observation, OnHost, Passive, Severity, State, judge};
 
 impl Core {
     pub(super) fn judge_report(&mut self, id: TargetId, report: ProbeReport) {
@@ -77,6 +77,7 @@ impl Core {
     /// `ended`: a probe just came to its end; otherwise an older look is judged again.
     fn judge_target(&mut self, id: TargetId, observation: Observation, ended: bool) {
         let (now, unix, tuning) = (self.now(), self.unix_now(), self.tuning(id));
+        let on_host = self.on_host(id);
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         let evidence = Evidence {
             at_millis: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
@@ -93,8 +94,10 @@ impl Core {
             },
             many_refuse: refused(&observation) && self.servers.many_refuse(),
             canary: target.canary.as_ref().and_then(|canary| canary.view(now, &self.config)),
+            on_host: on_host.clone(),
             observation,
         };
+        target.on_host = on_host;
         let judgement = judge(&target.memory, &evidence, &tuning);
         tracing::debug!(mountpoint = target.labels.mountpoint, ?evidence, memory = ?target.memory, "judged");
         if ended {
@@ -116,10 +119,13 @@ impl Core {
             // It is asked about at once.
             self.next_inquiry = now;
             self.state_file.touch(now);
-            log_transition(target, &transition, unix);
             self.history.changed(target, &transition, unix);
             let (dev, target_state) = (target.dev, target.verdict.state);
             self.call_off(dev, target_state);
+            self.count_users_of(id);
+            if let Some(target) = self.registry.targets.get(&id) {
+                log_transition(target, &transition, unix);
+            }
             self.hurry_behind(id);
         } else if target.cause() != before && matches!(target.verdict.state, State::Hung | State::Stale) {
             self.news = true;
@@ -192,9 +198,19 @@ fn result_word(observation: &Observation) -> &'static str {
 /// The sentence that says what to do about a target.
 pub(super) fn advice_for(target: &Target) -> String {
     let cause = target.cause().unwrap_or(Cause::Unknown);
+    if let Some(OnHost::OnDisk { directory }) = &target.on_host {
+        return format!(
+            "Stop the pod before it writes more: `kubectl delete pod POD`; then save what lies in `{directory}` on this node while nothing is mounted there, and find out who unmounted the volume."
+        );
+    }
     // The label may hide a pod's UID: commands need the path itself.
     let shown = target.members.iter().find(|member| !member.hidden).or(target.members.first());
-    let path = shown.map(|member| octal::label(member.mountpoint.as_os_str()));
+    let path = shown.map(|member| {
+        let below = member.mountpoint.strip_prefix("/").unwrap_or(&member.mountpoint);
+        // A container's path says nothing on the host.
+        let root = member.view.root("/proc".as_ref()).filter(|_| member.view.is_container());
+        octal::label(root.map_or_else(|| member.mountpoint.clone(), |root| root.join(below)).as_os_str())
+    });
     let facts = AdviceFacts {
         mountpoint: path.as_deref().unwrap_or(&target.labels.mountpoint),
         server: target.origin.server.as_deref(),
@@ -213,6 +229,7 @@ fn log_transition(target: &Target, transition: &Transition, now: UnixSeconds) {
     let since = super::rfc3339(now);
     let previous = if transition.first { "" } else { transition.from.as_str() };
     let (evidence, advice) = (&target.verdict.evidence, advice_for(target));
+    let pods = target.users.words();
     macro_rules! line {
         ($level:ident, $message:expr) => {
             tracing::$level!(
@@ -225,6 +242,7 @@ fn log_transition(target: &Target, transition: &Transition, now: UnixSeconds) {
                 since,
                 evidence,
                 advice,
+                pods,
                 "{}",
                 $message
             )

@@ -9,11 +9,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::CheckResult;
 use super::core::Core;
-use super::registry::{ById, through};
 use super::run::build;
 use crate::config::Config;
 use crate::mounts::filter::Filter;
-use crate::mounts::table::Table;
+use crate::mounts::table::{ById, Table, through};
 use crate::mounts::{Mount, View};
 
 /// One pass over all network mounts, or over those that hold the named paths (absolute).

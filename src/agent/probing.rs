@@ -80,7 +80,13 @@ impl Core {
     /// A member whose path leads to the target without asking another dead mount.
     fn way_to(&self, id: TargetId) -> Result<super::target::Member, NoWay> {
         let target = self.registry.targets.get(&id).ok_or(NoWay::For(NotRun::TableChanged))?;
-        let open: Vec<_> = target.members.iter().filter(|member| !member.hidden).collect();
+        let open = target.members.iter().filter(|member| !member.hidden);
+        let mut open: Vec<_> = open.filter(|member| self.may_look_through(member.view)).collect();
+        if open.is_empty() && target.members.iter().all(|member| member.view.is_container()) {
+            return Err(NoWay::For(NotRun::Terminating));
+        }
+        // The host's paths outlive every container.
+        open.sort_by_key(|member| member.view.is_container());
         if let Some(member) = open.iter().find(|member| member.through.is_none()) {
             return Ok((*member).clone());
         }
@@ -250,7 +256,7 @@ impl Core {
             Key::Root { handle, .. } if !handle.is_empty() => *handle != identity.handle,
             // Inode numbers of other filesystems may change under the same root.
             Key::Root { ino, .. } => target.facts.kind.is_some_and(Kind::stable_inodes) && *ino != identity.ino,
-            Key::Mount { .. } => false,
+            Key::Mount { .. } | Key::Absent { .. } => false,
         }
     }
 
@@ -272,8 +278,9 @@ impl Core {
     pub(super) fn count(&mut self, view: View) {
         use std::os::unix::ffi::OsStrExt;
         let process = match view {
-            View::Own => "self",
-            View::Host => "1",
+            View::Own => "self".to_owned(),
+            View::Host => "1".to_owned(),
+            View::Container(process) => process.pid.to_string(),
         };
         let path = self.config.proc_root.join(process).join("mountstats").as_os_str().as_bytes().to_vec();
         let (pool, deadline) = (self.pool.clone(), self.config.timeout);

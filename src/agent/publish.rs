@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::judging::advice_for;
-use super::target::Target;
+use super::target::{Member, Target};
 use crate::mounts::mountstats::OpCounters;
 use crate::mounts::octal;
 use crate::probe::StepResult;
@@ -27,6 +27,7 @@ impl Core {
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let ready = self.ready();
         let (now, generated) = (self.now(), self.unix_now());
+        self.count_users();
         let mut targets: Vec<&Target> = self.registry.targets.values().collect();
         targets.sort_by(|a, b| a.labels.cmp(&b.labels));
         let mut summary: BTreeMap<String, usize> = State::ALL.iter().map(|state| (state.to_string(), 0)).collect();
@@ -92,13 +93,16 @@ impl Core {
 fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> MountStatus {
     let blocked = target.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let listed = if target.verdict.state == State::Healthy { LISTED_PATHS } else { LISTED_BAD_PATHS };
-    let paths = target.members.iter().take(listed);
+    // Paths of containers are told with their pods, unless there are no others.
+    let on_host = target.members.iter().any(|member| !member.view.is_container());
+    let shown = |member: &&Member| !on_host || !member.view.is_container();
+    let paths = target.members.iter().filter(shown).take(listed);
     MountStatus {
         mountpoint: target.labels.mountpoint.clone(),
         source: target.labels.source.clone(),
         fstype: target.labels.fstype.clone(),
         paths: paths.map(|member| octal::label(member.mountpoint.as_os_str())).collect(),
-        path_count: target.members.len(),
+        path_count: target.members.iter().filter(shown).count(),
         dev: target.dev.to_string(),
         origin: target.origin.clone(),
         state: target.verdict.state,
@@ -108,9 +112,10 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         advice: if target.verdict.state == State::Healthy { String::new() } else { advice_for(target) },
         inherited: target.verdict.inherited,
         findings: target.findings(silenced).into_iter().collect(),
-        users: Vec::new(),
+        users: target.users.listed.iter().take(listed).cloned().collect(),
+        holders: target.users.holders.clone(),
         volumes: Vec::new(),
-        pod_count: 0,
+        pod_count: target.users.pods,
         gate: None,
         blocked_seconds: if target.verdict.state == State::Hung { blocked.as_secs_f64() } else { 0.0 },
         last_probe: target.last_probe,

@@ -2,10 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
+use super::containers::AbsentMount;
 use super::target::{Key, Labels, Member, Target, choose_labels};
 use crate::mounts::filter::Filter;
-use crate::mounts::{Dev, Kind, Mount, View};
+use crate::mounts::table::{ById, through};
+use crate::mounts::{Dev, Mount, View};
 use crate::probe::Identity;
 use crate::probe::schedule::TargetId;
 use crate::snapshot::UnixSeconds;
@@ -40,6 +44,8 @@ pub(super) struct Registry {
     by_key: HashMap<Key, TargetId>,
     by_mount: HashMap<MountKey, TargetId>,
     by_mount_id: HashMap<u64, TargetId>,
+    /// The mounts of each container that are targets or are being identified.
+    by_view: HashMap<View, HashSet<MountKey>>,
     labels: HashSet<Labels>,
     identifying: HashSet<MountKey>,
     /// Mount ids of network mounts that others are reached through.
@@ -60,9 +66,20 @@ pub(super) struct Changes {
 pub(super) struct Newcomer {
     pub(super) mount: Mount,
     pub(super) through: Option<u64>,
+    /// The path that it is known by where its own says nothing outside its container.
+    pub(super) label: Option<PathBuf>,
+    /// Whose workers it counts against, where its path does not say it.
+    pub(super) owner: Option<String>,
+    /// It may become a target of its own; otherwise it only joins one that is there.
+    pub(super) alone: bool,
 }
 
 impl Newcomer {
+    /// A container's mount that cannot be identified cannot be probed either.
+    fn may_stand_alone(&self, identity: Option<&Identity>) -> bool {
+        self.alone && (identity.is_some() || !self.mount.view.is_container())
+    }
+
     /// What it is to its target.
     pub(super) fn member(&self, identity: Option<&Identity>) -> Member {
         Member {
@@ -77,12 +94,13 @@ impl Newcomer {
 }
 
 impl Registry {
-    /// Takes over a reading: forgets what is gone, renews paths, and says what is new.
+    /// Takes over a reading of the host's table: forgets what is gone, renews paths, and says what is new.
     pub(super) fn update(&mut self, watched: &[Watched<'_>]) -> Changes {
         let present: HashSet<MountKey> = watched.iter().map(|watched| MountKey::of(watched.mount)).collect();
-        let gone: Vec<MountKey> = self.by_mount.keys().filter(|key| !present.contains(*key)).cloned().collect();
+        let gone = |key: &&MountKey| !key.view.is_container() && !present.contains(*key);
+        let gone: Vec<MountKey> = self.by_mount.keys().filter(gone).cloned().collect();
         let removed = gone.iter().filter_map(|key| self.forget(key)).collect();
-        self.identifying.retain(|key| present.contains(key));
+        self.identifying.retain(|key| key.view.is_container() || present.contains(key));
         let mut renewed = HashSet::new();
         self.ways = watched.iter().filter_map(|watched| watched.through).collect();
         for watched in watched {
@@ -95,9 +113,86 @@ impl Registry {
             .iter()
             .filter(|watched| !self.by_mount.contains_key(&MountKey::of(watched.mount)))
             .filter(|watched| self.identifying.insert(MountKey::of(watched.mount)))
-            .map(|watched| Newcomer { mount: watched.mount.clone(), through: watched.through })
+            .map(|watched| Newcomer {
+                mount: watched.mount.clone(),
+                through: watched.through,
+                label: None,
+                owner: None,
+                alone: true,
+            })
             .collect();
         Changes { to_identify, removed }
+    }
+
+    /// Takes over a reading of one container's table, in the same way.
+    pub(super) fn update_view(&mut self, view: View, mut mounts: Vec<Newcomer>) -> Changes {
+        let present: HashSet<MountKey> = mounts.iter().map(|newcomer| MountKey::of(&newcomer.mount)).collect();
+        let known = self.by_view.remove(&view).unwrap_or_default();
+        let mut removed = Vec::new();
+        for key in known.difference(&present) {
+            self.identifying.remove(key);
+            removed.extend(self.forget(key));
+        }
+        for newcomer in &mounts {
+            let id = self.by_mount.get(&MountKey::of(&newcomer.mount));
+            if let Some(target) = id.and_then(|id| self.targets.get_mut(id)) {
+                let same = |member: &&mut Member| (member.view, member.mount_id) == (view, newcomer.mount.id);
+                target.members.iter_mut().filter(same).for_each(|member| member.through = newcomer.through);
+            }
+        }
+        mounts.retain(|newcomer| {
+            let key = MountKey::of(&newcomer.mount);
+            !self.by_mount.contains_key(&key) && self.identifying.insert(key)
+        });
+        self.by_view.insert(view, present);
+        Changes { to_identify: mounts, removed }
+    }
+
+    /// Takes over what a container lacks: gives the targets that are new, and those that are no more.
+    pub(super) fn update_absent(
+        &mut self,
+        view: View,
+        absent: Vec<AbsentMount>,
+        now: UnixSeconds,
+    ) -> (Vec<TargetId>, Vec<Target>) {
+        let key = |absent: &AbsentMount| Key::Absent { view, path: absent.path.clone() };
+        let present: HashSet<Key> = absent.iter().map(key).collect();
+        let of_view = |key: &&Key| matches!(key, Key::Absent { view: of, .. } if *of == view);
+        let gone: Vec<Key> =
+            self.by_key.keys().filter(of_view).filter(|key| !present.contains(*key)).cloned().collect();
+        let removed = gone.iter().filter_map(|key| self.forget_absent(key)).collect();
+        let mut new = Vec::new();
+        for absent in absent {
+            let key = key(&absent);
+            if self.by_key.contains_key(&key) {
+                continue;
+            }
+            let mount = absent.stand_in(view);
+            let labels = choose_labels(&mount, &absent.label, |labels| self.labels.contains(labels));
+            self.labels.insert(labels.clone());
+            self.next_id += 1;
+            self.by_key.insert(key.clone(), self.next_id);
+            let mut target = Target::new(self.next_id, key, labels, &mount, now);
+            (target.on_host, target.absent) = (Some(absent.what.clone()), Some(absent));
+            self.targets.insert(self.next_id, target);
+            new.push(self.next_id);
+        }
+        (new, removed)
+    }
+
+    fn forget_absent(&mut self, key: &Key) -> Option<Target> {
+        let target = self.targets.remove(&self.by_key.remove(key)?)?;
+        self.labels.remove(&target.labels);
+        Some(target)
+    }
+
+    /// A container is gone, or is looked at through another process.
+    pub(super) fn forget_view(&mut self, view: View) -> Vec<Target> {
+        let keys = self.by_view.remove(&view).unwrap_or_default();
+        self.identifying.retain(|key| !keys.contains(key));
+        let (_, mut removed) = self.update_absent(view, Vec::new(), 0.0);
+        removed.extend(keys.iter().filter_map(|key| self.forget(key)));
+        removed
     }
 
     /// A mount's root is identified, or cannot be. Gives the target's id if it is a new one; `None` also when the mount
@@ -114,21 +209,44 @@ impl Registry {
             return None;
         }
         let key = Key::of(mount, identity);
-        let known = self.by_key.get(&key).copied();
+        let known = self.by_key.get(&key).copied().or_else(|| self.akin(mount, identity));
+        if known.is_none() && !newcomer.may_stand_alone(identity) {
+            return None;
+        }
         let id = known.unwrap_or_else(|| {
-            let labels = choose_labels(mount, |labels| self.labels.contains(labels));
+            let path = newcomer.label.as_ref().unwrap_or(&mount.mountpoint);
+            let labels = choose_labels(mount, path, |labels| self.labels.contains(labels));
             self.labels.insert(labels.clone());
             self.next_id += 1;
             self.by_key.insert(key.clone(), self.next_id);
-            self.targets.insert(self.next_id, Target::new(self.next_id, key, labels, mount, now));
+            let mut target = Target::new(self.next_id, key, labels, mount, now);
+            target.owner = newcomer.owner.clone().unwrap_or(target.owner);
+            self.targets.insert(self.next_id, target);
             self.next_id
         });
         self.by_mount.insert(mount_key, id);
         self.by_mount_id.insert(mount.id, id);
         if let Some(target) = self.targets.get_mut(&id) {
+            target.was_on_host |= !mount.view.is_container();
             target.members.push(newcomer.member(identity));
         }
         known.is_none().then_some(id)
+    }
+
+    /// Without the right to look into containers (CAP_SYS_PTRACE) their mounts have no identity. Where the node has one
+    /// target of this superblock and source it is most likely that one; more are not told apart.
+    fn akin(&self, mount: &Mount, identity: Option<&Identity>) -> Option<TargetId> {
+        if !mount.view.is_container() || identity.is_some() {
+            return None;
+        }
+        let akin = |target: &&Target| match &target.key {
+            Key::Root { dev, root, source, .. } => {
+                *dev == mount.dev && root == mount.root.as_bytes() && source == mount.source.as_bytes()
+            }
+            Key::Mount { .. } | Key::Absent { .. } => false,
+        };
+        let mut found = self.targets.values().filter(akin);
+        found.next().filter(|_| found.next().is_none()).map(|target| target.id)
     }
 
     /// A target that had no identity has one now and stays what it is; false when another one has it already.
@@ -171,6 +289,11 @@ impl Registry {
     /// The mount with this id is being identified.
     pub(super) fn identifies(&self, mount_id: u64) -> bool {
         self.identifying.iter().any(|key| key.id == mount_id)
+    }
+
+    /// Mounts of the host are being identified.
+    pub(super) fn identifies_on_host(&self) -> bool {
+        self.identifying.iter().any(|key| !key.view.is_container())
     }
 
     /// Nothing is being identified.
@@ -224,26 +347,6 @@ pub(super) fn watched<'table>(mounts: &'table [Mount], filter: &Filter) -> Vec<W
     let by_id: ById<'_> = mounts.iter().map(|mount| ((mount.view, mount.id), mount)).collect();
     let watch = |mount| Watched { mount, through: through(mount, &by_id).map(|other| other.id) };
     mounts.iter().filter(|mount| filter.wants(mount)).map(watch).collect()
-}
-
-/// Mounts by view and id: both namespaces count their own.
-pub(super) type ById<'table> = HashMap<(View, u64), &'table Mount>;
-
-/// The nearest network mount that the path of `mount` leads through.
-pub(super) fn through<'table>(mount: &Mount, by_id: &ById<'table>) -> Option<&'table Mount> {
-    let mut at = mount;
-    // The chain ends at the namespace's root, whose parent is not in the table; a loop cannot be longer than it.
-    for _ in 0..by_id.len() {
-        let parent = *by_id.get(&(at.view, at.parent)).filter(|parent| parent.id != at.id)?;
-        // What stands on the root of another mount is reached without a look into that one: the kernel steps from mount
-        // to mount (`__traverse_mounts` in fs/namei.c) and asks no filesystem.
-        let stacked = parent.mountpoint == at.mountpoint;
-        if !stacked && parent.kind.is_some_and(|kind| kind != Kind::Autofs) {
-            return Some(parent);
-        }
-        at = parent;
-    }
-    None
 }
 
 #[cfg(test)]

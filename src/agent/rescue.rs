@@ -130,7 +130,7 @@ fn heals_by_a_fresh_mount(target: &Target) -> bool {
 fn known(target: &Target) -> Known {
     let (handle, fileid) = match &target.key {
         Key::Root { handle, ino, .. } => (handle.clone(), *ino),
-        Key::Mount { .. } => (Vec::new(), 0),
+        Key::Mount { .. } | Key::Absent { .. } => (Vec::new(), 0),
     };
     Known {
         handle,

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::canary::Canary;
+use super::containers::{AbsentMount, Users};
 use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
@@ -18,7 +19,7 @@ use crate::probe::wire::Place;
 use crate::probe::{Identity, Sentinel, Space, StepResult};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::judge::Decision;
-use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, State, Tuning, Verdict};
+use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, OnHost, State, Tuning, Verdict};
 
 /// NFS over TCP, where the mount says nothing else.
 const NFS_PORT: u16 = 2049;
@@ -30,9 +31,31 @@ pub(super) enum Key {
     Root { dev: Dev, root: Vec<u8>, source: Vec<u8>, handle: Vec<u8>, ino: u64 },
     /// It could not be told: each mount is a target of its own.
     Mount { id: u64, dev: Dev, source: Vec<u8> },
+    /// There is none: what a container lacks at a path.
+    Absent { view: View, path: PathBuf },
 }
 
 impl Key {
+    /// The roots are different directories, as far as that can be told.
+    pub(super) fn differs(&self, other: &Key, stable_inodes: bool) -> bool {
+        match (self, other) {
+            (Key::Root { handle, ino, .. }, Key::Root { handle: other_handle, ino: other_ino, .. }) => {
+                if handle.is_empty() || other_handle.is_empty() {
+                    return stable_inodes && handle.is_empty() && other_handle.is_empty() && ino != other_ino;
+                }
+                handle != other_handle
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn source(&self) -> &[u8] {
+        match self {
+            Key::Root { source, .. } | Key::Mount { source, .. } => source,
+            Key::Absent { .. } => b"",
+        }
+    }
+
     pub(super) fn of(mount: &Mount, identity: Option<&Identity>) -> Key {
         let source = mount.source.as_bytes().to_vec();
         match identity {
@@ -118,6 +141,14 @@ pub(super) struct Target {
     replaced_under: BTreeSet<u64>,
     /// Its canary, once one was written or tried.
     pub(super) canary: Option<Box<Canary>>,
+    /// The host had it once.
+    pub(super) was_on_host: bool,
+    /// Of a mount that only containers and services have: what the host has in its place.
+    pub(super) on_host: Option<OnHost>,
+    /// There is no mount: what a container lacks.
+    pub(super) absent: Option<AbsentMount>,
+    /// Who uses it, as last counted.
+    pub(super) users: Users,
     /// What the mount table says of its mounts beside the state.
     pub(super) table_findings: BTreeSet<Finding>,
     /// Findings whose log line was written; one that goes away and comes back is news again.
@@ -176,6 +207,10 @@ impl Target {
             was: None,
             replaced_under: BTreeSet::new(),
             canary: None,
+            was_on_host: false,
+            on_host: None,
+            absent: None,
+            users: Users::default(),
             table_findings: BTreeSet::new(),
             announced: BTreeSet::new(),
         }
@@ -281,7 +316,14 @@ impl Target {
     pub(super) fn findings(&self, silenced: &[Finding]) -> BTreeSet<Finding> {
         let hidden = self.members.iter().any(|member| member.hidden).then_some(Finding::Hidden);
         let written = self.canary.iter().flat_map(|canary| canary.findings());
-        let all = self.table_findings.iter().chain(&self.verdict.findings).copied().chain(hidden).chain(written);
+        let works = matches!(self.verdict.state, State::Healthy | State::Slow);
+        let contained = match self.on_host {
+            Some(OnHost::OnDisk { .. }) => Some(Finding::OnNodeDisk),
+            Some(OnHost::Remounted { .. } | OnHost::Unmounted) if works => Some(Finding::OldCopy),
+            _ => None,
+        };
+        let all = self.table_findings.iter().chain(&self.verdict.findings).copied();
+        let all = all.chain(contained).chain(hidden).chain(written);
         all.filter(|finding| !silenced.contains(finding)).collect()
     }
 
@@ -295,12 +337,9 @@ impl Target {
 
 /// How a worker reaches a member: the host's paths through PID 1's root, our own as they are.
 pub(super) fn place(member: &Member, dev: Dev, proc_root: &Path) -> Place {
-    let root = match member.view {
-        View::Own => Vec::new(),
-        View::Host => proc_root.join("1/root").as_os_str().as_bytes().to_vec(),
-    };
+    let root = member.view.root(proc_root).map(|root| root.into_os_string().into_vec());
     Place {
-        root,
+        root: root.unwrap_or_default(),
         path: member.mountpoint.as_os_str().as_bytes().to_vec(),
         mount_id: member.mount_id,
         dev,
@@ -314,10 +353,10 @@ fn owner(mount: &Mount) -> String {
 }
 
 /// Labels that no other target has: the pod's UID as `*`, then its first digits, then whole, then the mount id.
-pub(super) fn choose_labels(mount: &Mount, taken: impl Fn(&Labels) -> bool) -> Labels {
-    let path = octal::label(mount.mountpoint.as_os_str());
+pub(super) fn choose_labels(mount: &Mount, known_by: &Path, taken: impl Fn(&Labels) -> bool) -> Labels {
+    let path = octal::label(known_by.as_os_str());
     let mut names = Vec::new();
-    if let Some(uid) = pod_uid(&mount.mountpoint) {
+    if let Some(uid) = pod_uid(known_by) {
         names.push(path.replacen(&uid, "*", 1));
         let digits: String = uid.chars().take(8).collect();
         names.push(path.replacen(&uid, &format!("{digits}*"), 1));

@@ -1,5 +1,6 @@
 //! The table for people: at most 100 columns, what is dead first.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::text::{escape, pad, shorten, width, wrap};
@@ -125,9 +126,27 @@ fn details(out: &mut String, mount: &MountStatus) {
             paragraph(out, INDENT, "Not probed itself: another mount of the same filesystem is blocked.");
         }
         paragraph(out, INDENT, &escape(&mount.advice));
+        users(out, mount);
     }
     for finding in &mount.findings {
         paragraph(out, INDENT, &format!("finding: {finding}: {}; {}.", finding.means(), finding.advice()));
+    }
+}
+
+/// Who uses it, the first few.
+fn users(out: &mut String, mount: &MountStatus) {
+    const TOLD: usize = 8;
+    for user in mount.users.iter().take(TOLD) {
+        paragraph(out, INDENT, &escape(&format!("used by {}", user.words())));
+    }
+    let told: BTreeSet<&str> = mount.users.iter().take(TOLD).map(|user| user.pod_uid.as_str()).collect();
+    match mount.pod_count.saturating_sub(told.len()) {
+        0 => {}
+        more => paragraph(out, INDENT, &format!("used by {more} more pods")),
+    }
+    for holder in mount.holders.iter().take(TOLD) {
+        let words = format!("held by {} (process {}) at {}", holder.who, holder.pid, holder.path);
+        paragraph(out, INDENT, &escape(&words));
     }
 }
 

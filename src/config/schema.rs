@@ -161,6 +161,12 @@ pub static KEYS: [Key; 41] = [
         help: "Mountpoints of local filesystems (ext4, xfs, btrfs) to watch too; read-write volumes of pods always are.",
     },
     Key {
+        name: "mounts.containers",
+        flag: None,
+        field: Field::OnOff { auto: false, at: |c| &mut c.containers },
+        help: "Whether to look at what containers and services have mounted: who uses each mount, and which of them kept an old one. Takes the host's PID namespace and CAP_SYS_PTRACE.",
+    },
+    Key {
         name: "canary.mounts",
         flag: None,
         field: Field::Globs(|c| &mut c.canary_mounts),

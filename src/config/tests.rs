@@ -42,7 +42,7 @@ fn every_setting_of_a_file_arrives() {
         "interval: 30s\ntimeout: 500ms\nslow: 200ms\nbackoff_max: 5m\nsentinels: 0\n\
          workers: {warm: 2, max: 20, per_owner: 10}\nprobes_per_server: 3\nlisten: \"192.0.2.1:80\"\nlisten_ui: \"\"\n\
          node_name: n1\nproc_root: /host/proc\n\
-         mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n  local: [/srv/disk]\n\
+         mounts:\n  include_fstype: [fuse.s3fs]\n  exclude_fstype: [\"9p\"]\n  include: /mnt/{a,b}\n  exclude: [/mnt/x*]\n  local: [/srv/disk]\n  containers: off\n\
          findings: {silence: [soft_writable, hidden]}\n\
          remedy: {mode: dry-run, require_opt_in: false, evict_on_replaced: never, in_flight: 9, cool_down: 1h, grace: 1m}\n\
          unstick: {hung: true, hung_after: 20m, orphans: true}\n\
@@ -71,6 +71,7 @@ fn every_setting_of_a_file_arrives() {
         include_mount: vec!["/mnt/{a,b}".to_owned()],
         exclude_mount: vec!["/mnt/x*".to_owned()],
         local_mounts: vec!["/srv/disk".to_owned()],
+        containers: OnOff::Off,
         canary_mounts: vec!["/mnt/*".to_owned()],
         canary_interval: Duration::from_secs(120),
         canary_empty_root: true,

@@ -125,6 +125,8 @@ catalog! {
     POD_MOUNT_STATE: Gauge Stable "mountwarden_pod_mount_state"
         ["mountpoint", "source", "fstype", "namespace", "pod", "volume", "state"] "",
         "1 for each pod on a mount that is not healthy; pod is its UID and namespace empty where the name is not known.";
+    MOUNT_PODS: Gauge Stable "mountwarden_mount_pods" ["mountpoint", "source", "fstype"] "",
+        "How many pods of this node use the mount, by the kubelet's paths and by what their containers have mounted.";
     MOUNT_VOLUME_INFO: Gauge Stable "mountwarden_mount_volume_info"
         ["mountpoint", "source", "fstype", "persistentvolume", "persistentvolumeclaim", "namespace", "storageclass"] "",
         "What the cluster calls the volumes of this mount; always 1.";

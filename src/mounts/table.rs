@@ -11,6 +11,9 @@ use super::{Dev, Kind, Mount, View};
 use crate::localfs;
 
 mod hiding;
+mod way;
+
+pub use way::{ById, through};
 
 /// Everything that is mounted, as the agent can reach it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,7 +109,9 @@ impl Table {
     }
 }
 
-fn resolved(bytes: &[u8], view: View) -> Parsed {
+/// The mounts of one namespace with what hides what, in the order of the file.
+#[must_use]
+pub fn resolved(bytes: &[u8], view: View) -> Parsed {
     let mut parsed = mountinfo::parse(bytes, view);
     hiding::resolve(&mut parsed.mounts);
     parsed

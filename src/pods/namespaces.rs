@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cgroup::Owner;
+pub use crate::mounts::Process;
 use crate::probe::scan::{MemberRow, Scan, ScanJob, What};
 
 /// A process may still be on its way into its container for so long after it was first seen: a runtime starts it, then
@@ -19,15 +20,6 @@ const FULL: Duration = Duration::from_secs(600);
 
 /// Others in one namespace that are kept by name.
 const OTHERS: usize = 8;
-
-/// A process, at one time and after: the number alone is given to others once it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Process {
-    /// Its number, or that of a thread of it.
-    pub pid: i32,
-    /// When it was started, in clock ticks since the machine was.
-    pub start: u64,
-}
 
 /// Whose a mount namespace is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +200,16 @@ impl Namespaces {
         hidden.map(|member| {
             format!("the mount namespace of process {} cannot be seen (needs CAP_SYS_PTRACE)", member.process.pid)
         })
+    }
+
+    /// Why containers cannot be looked into: most mount namespaces may not be seen. That PID 1's may not is nothing unusual
+    /// (a security module), and hides no container.
+    #[must_use]
+    pub fn blind(&self) -> Option<String> {
+        let members = || self.known.values().filter_map(|known| known.member.as_ref());
+        let hidden = members().filter(|member| member.namespace.is_none()).count();
+        (hidden > 1 && hidden * 2 > members().count())
+            .then(|| format!("the mount namespaces of {hidden} processes cannot be seen (needs CAP_SYS_PTRACE)"))
     }
 
     fn group(&self, before: &[Namespace]) -> Vec<Namespace> {

@@ -97,7 +97,7 @@ pub struct MemberRow {
 }
 
 /// Looks at all processes.
-pub(super) fn run(job: &ScanJob) -> Result<Scan, Errno> {
+pub(crate) fn run(job: &ScanJob) -> Result<Scan, Errno> {
     let root = open_directory(OsStr::from_bytes(&job.proc_root))?;
     let known: HashMap<i32, u64> = job.known.iter().copied().collect();
     let again: HashSet<i32> = job.again.iter().copied().collect();
@@ -240,7 +240,7 @@ fn link(process: BorrowedFd<'_>, name: &CStr) -> Result<Option<u64>, Errno> {
 }
 
 fn read_at(process: BorrowedFd<'_>, name: &CStr, limit: usize) -> Result<Vec<u8>, Errno> {
-    let file = rustix::fs::openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let file = rustix::fs::openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::new();
     let mut chunk = [0; 2048];
     while bytes.len() < limit {

@@ -14,6 +14,7 @@ use super::canary::cgroup::Home;
 use super::canary::{CanaryReport, CanarySpec};
 use super::scan::{Scan, ScanJob};
 use super::survey::{Survey, SurveySpec};
+use super::tables::{Tables, TablesJob};
 use super::trial::{TrialReport, TrialSpec};
 use super::{Identity, ProbeReport, Sentinel};
 use crate::mounts::Dev;
@@ -53,6 +54,8 @@ pub enum Job {
     Signals(SignalsJob),
     /// Which processes there are, and which mount namespace each is in.
     Processes(ScanJob),
+    /// Mount tables of other processes.
+    Tables(TablesJob),
     /// Mount something that nobody sees, look at its root, let it go.
     Trial(TrialSpec),
     /// Write a canary. In a process of its own: it acts as somebody else and enters another cgroup.
@@ -146,6 +149,8 @@ pub enum Answer {
     Signals(Signals),
     /// Of `Processes`.
     Processes(Scan),
+    /// Of `Tables`.
+    Tables(Tables),
     /// Of `Trial`.
     Trial(TrialReport),
     /// Of `Canary`.

@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
 use super::{
-    ProbeReport, SentinelFate, Step, StepResult, canary, keep, scan, sentinel, signals, spawn, steps, survey, trial,
+    ProbeReport, SentinelFate, Step, StepResult, canary, keep, scan, sentinel, signals, spawn, steps, survey, tables,
+    trial,
 };
 use crate::mounts::mountstats::{self, NfsStats};
 
@@ -122,6 +123,7 @@ impl Worker<'_> {
                     Err(errno) => Answer::Failed { errno: errno.raw_os_error() },
                 }
             }
+            Job::Tables(job) => Answer::Tables(tables::read(&job, &|| self.enter(Step::Tables))?),
             Job::EfsState(path) => {
                 self.enter(Step::EfsState)?;
                 match state_files(&path) {

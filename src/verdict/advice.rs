@@ -189,7 +189,7 @@ fn client_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
             "The FUSE daemon runs but does not answer: see what it waits for in `cat /proc/PID/stack`, restart it, then `fusermount3 -u -z {path}` (calls in flight fail) and mount again."
         ),
         Cause::UnmountedOnHost => {
-            format!("It was unmounted on the host while still in use: mount it again there with `mount {path}`, then restart what uses it (`kubectl delete pod POD`).")
+            "It was unmounted on the host while still in use: restart the pods on it, `kubectl delete pod POD`, which mounts it again; on a plain host mount it again and restart what uses it.".to_owned()
         }
         Cause::RemountedOnHost => {
             "The host mounted it anew while its users kept the old mount: restart them, in Kubernetes with `kubectl delete pod POD`, on a host with `systemctl restart UNIT`.".to_owned()

@@ -118,6 +118,10 @@ pub enum NotRun {
     Hidden,
     /// The table changed under the probe.
     TableChanged,
+    /// There is no mount: what a container has instead of it says all.
+    Absent,
+    /// Only containers of pods that are being deleted lead to it: looking through them would hold up the kubelet.
+    Terminating,
 }
 
 /// What the server said when it was asked without the mount.
@@ -173,6 +177,36 @@ pub enum CanaryOutcome {
     Stray(u64),
 }
 
+/// What the host has in place of a mount that only containers and services have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnHost {
+    /// It was mounted anew: the container kept the old mount.
+    Remounted {
+        /// Where the host has the new one.
+        path: String,
+        /// The new one's root is another directory than the old one's.
+        differs: bool,
+    },
+    /// It is mounted there no more.
+    Unmounted,
+    /// The container has a directory of the node's disk in its place: nothing was mounted there when it was started.
+    OnDisk {
+        /// The directory, within the filesystem of the disk.
+        directory: String,
+    },
+    /// The pod's specification wants it, and the container's table does not have it.
+    Missing,
+}
+
+impl OnHost {
+    /// There is no mount that could be probed.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, OnHost::OnDisk { .. } | OnHost::Missing)
+    }
+}
+
 /// Everything one verdict rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -196,4 +230,7 @@ pub struct Evidence {
     pub many_refuse: bool,
     /// The last canary, if it is young enough to count.
     pub canary: Option<CanaryView>,
+    /// Of a mount that only containers and services have: what the host has in its place.
+    #[serde(default)]
+    pub on_host: Option<OnHost>,
 }

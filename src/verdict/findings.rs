@@ -43,6 +43,10 @@ findings! {
     MaybeReplaced = "maybe_replaced",
     /// Another mount lies on top: the path leads elsewhere.
     Hidden = "hidden",
+    /// A container writes to the node's disk where a network volume should be.
+    OnNodeDisk = "on_node_disk",
+    /// The host mounted it anew or unmounted it; a container kept the old mount, which works.
+    OldCopy = "old_copy",
     /// EFS that gives up: `soft` or `softerr`.
     EfsSoft = "efs_soft",
     /// EFS without `noresvport`.

@@ -35,7 +35,7 @@ impl Tuning {
 }
 
 /// The detectors that `--without-detector` knows.
-pub const DETECTORS: [&str; 11] = [
+pub const DETECTORS: [&str; 12] = [
     "blocked",
     "soft_timeout",
     "late_answer",
@@ -47,6 +47,7 @@ pub const DETECTORS: [&str; 11] = [
     "errno",
     "space",
     "canary",
+    "on_host",
 ];
 
 /// What a target's state is, and why.

@@ -3,7 +3,7 @@
 LAB_JOBS ?= 6
 LAB = cargo test --quiet --test lab --
 
-.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-pending lab-story lab-releases lab-diagnose lab-says lab-prometheus lab-capabilities demo
+.PHONY: lab lab-quick lab-page lab-blind lab-trials lab-nodes lab-pending lab-story lab-containers lab-releases lab-diagnose lab-says lab-prometheus lab-capabilities demo
 
 lab: build ## Every fault of the design in real machines (about 30 minutes)
 	@tests/packages.sh lab
@@ -33,6 +33,10 @@ lab-story: build ## A pod on a replaced server is brought back, one stuck in Ter
 lab-pending: build ## Pods whose volume cannot be mounted, and what the agent says about it (6 minutes)
 	@tests/packages.sh lab
 	$(LAB) pending
+
+lab-containers: build ## Containers that keep an old mount while the host has a new one: who is told, and how (3 minutes)
+	@tests/packages.sh lab
+	$(LAB) containers
 
 RUNS ?= 1
 

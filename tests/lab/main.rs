@@ -11,6 +11,7 @@
 mod asks;
 mod capabilities;
 mod churn;
+mod containers;
 mod demo;
 mod diagnoses;
 mod guest;
@@ -90,6 +91,15 @@ enum Command {
         /// Only the tellings whose name matches (`^4.1-swap_dir_filled`).
         #[arg(long, value_name = "REGEX")]
         only: Option<regex::Regex>,
+    },
+    /// Three containers and a service on one export, whose server is replaced, and whose host then mounts anew.
+    Containers {
+        /// The binary under test.
+        #[arg(long, default_value = "target/release/mountwarden")]
+        agent: PathBuf,
+        /// Only these NFS versions.
+        #[arg(long = "version")]
+        versions: Vec<String>,
     },
     /// Let go of pods' dead mounts, version by version, with users stuck on them in every way.
     Releases {
@@ -179,6 +189,10 @@ enum Guest {
         #[arg(long)]
         writes: bool,
     },
+    /// The tale of `containers`.
+    Containers,
+    /// A process with a mount namespace of its own, until it is killed.
+    Keep(containers::Keep),
     /// The cases of `releases`.
     Releases { only: String, runs: usize },
     /// A pod's process that dirties FILES files in DIRECTORY and gets stuck.
@@ -190,7 +204,7 @@ enum Guest {
 }
 
 /// What the program answers to; anything else comes from a test runner.
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "run",
     "says",
     "page",
@@ -199,6 +213,7 @@ const COMMANDS: [&str; 17] = [
     "rpcs",
     "trials",
     "releases",
+    "containers",
     "asks",
     "diagnoses",
     "guest",
@@ -256,6 +271,9 @@ impl Command {
             Command::Guest(Guest::Container { volume, path, group, writes }) => {
                 story::container(&volume, &path, &group, writes)?;
             }
+            Command::Containers { agent, versions } => return containers::run(&agent, &versions),
+            Command::Guest(Guest::Containers) => containers::tell()?,
+            Command::Guest(Guest::Keep(keep)) => keep.run()?,
             Command::Releases { agent, versions, only, runs } => {
                 return releases::run(&agent, &versions, only.as_ref(), runs);
             }

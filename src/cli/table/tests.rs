@@ -35,6 +35,7 @@ fn mount(mountpoint: &str, source: &str, state: State, cause: Option<Cause>, age
         inherited: false,
         findings: Vec::new(),
         users: Vec::new(),
+        holders: Vec::new(),
         volumes: Vec::new(),
         pod_count: 0,
         blocked_seconds: 0.0,

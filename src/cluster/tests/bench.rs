@@ -178,6 +178,7 @@ pub(in crate::cluster) fn dead(source: &str, state: State, pods: &[usize], since
         inherited: false,
         findings: Vec::new(),
         users: Vec::new(),
+        holders: Vec::new(),
         volumes: Vec::new(),
         canary: None,
         pod_count: pods.len(),

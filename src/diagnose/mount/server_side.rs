@@ -10,7 +10,7 @@ use crate::diagnose::steps::{self, Part};
 use crate::diagnose::trials::{self, Plan, Trial};
 use crate::diagnose::{Asked, LAST_WAIT};
 use crate::mounts::efs::StateFiles;
-use crate::mounts::{Kind, Mount, View};
+use crate::mounts::{Kind, Mount};
 use crate::probe::pool::{Class, Outcome as PoolOutcome, Pool};
 use crate::probe::trial::TrialSpec;
 use crate::probe::wire::{Answer, Job, Place};
@@ -202,12 +202,9 @@ async fn new_address(question: &Question, asked: &Asked<'_>) -> Option<IpAddr> {
 /// The root's handle, from the kernel's memory: in a worker all the same.
 async fn identify(pool: &Pool, mount: &Mount, asked: &Asked<'_>) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
-    let root = match mount.view {
-        View::Host => asked.proc_root.join("1/root").as_os_str().as_bytes().to_vec(),
-        View::Own => Vec::new(),
-    };
+    let root = mount.view.root(asked.proc_root).map(|root| root.as_os_str().as_bytes().to_vec());
     let place = Place {
-        root,
+        root: root.unwrap_or_default(),
         path: mount.mountpoint.as_os_str().as_bytes().to_vec(),
         cached_only: false,
         mount_id: mount.id,
@@ -226,10 +223,7 @@ async fn efs_state(pool: &Pool, mount: &Mount, asked: &Asked<'_>) -> StateFiles 
     if mount.origin.proxy_port.is_none() {
         return StateFiles::default();
     }
-    let root = match mount.view {
-        View::Host => asked.proc_root.join("1/root"),
-        View::Own => "/".into(),
-    };
+    let root = mount.view.root(asked.proc_root).unwrap_or_else(|| "/".into());
     let job = Job::EfsState(root.join(EFS_STATE).as_os_str().as_bytes().to_vec());
     match pool.run(job, "diagnose", Class::Hopeful, asked.timeout, asked.timeout).await {
         PoolOutcome::Answered(Answer::Files(files)) => {

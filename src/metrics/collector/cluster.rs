@@ -30,6 +30,10 @@ pub(super) fn volumes(page: &mut Page<'_>, mounts: &[&MountStatus]) -> Result<()
             family.add_mount(mount, &[namespace, pod, volume, mount.state.as_str()], 1.0)
         })
     })?;
+    page.per_mount(&catalog::MOUNT_PODS, mounts, |family, mount| {
+        let pods = u32::try_from(mount.pod_count).unwrap_or(u32::MAX);
+        family.add_mount(mount, &[], f64::from(pods))
+    })?;
     page.per_mount(&catalog::MOUNT_VOLUME_INFO, mounts, |family, mount| {
         mount.volumes.iter().try_for_each(|volume| {
             let class = volume.storage_class.as_deref().unwrap_or_default();

@@ -115,6 +115,11 @@ fn without_the_right_to_see_namespaces_containers_are_told_apart_by_name() {
     let all: Vec<&Namespace> = namespaces.iter().collect();
     assert_eq!((all.len(), all[0].process.pid, all[0].id), (1, 100, None));
     assert!(namespaces.doubt().unwrap().contains("CAP_SYS_PTRACE"));
+    assert!(namespaces.blind().unwrap().contains("CAP_SYS_PTRACE"));
+    namespaces
+        .take(scan(vec![row(100, 20, 0, Some(7)), row(101, 30, 0, Some(7)), row(60, 6, 1, Some(8))], &[]), seconds(1));
+    assert!(namespaces.doubt().is_some(), "PID 1 is still hidden");
+    assert_eq!(namespaces.blind(), None, "and hides no container");
 }
 
 #[test]

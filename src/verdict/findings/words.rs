@@ -27,6 +27,7 @@ const MOUNTINFO: Source = ("proc_pid_mountinfo(5)", "https://man7.org/linux/man-
 const ACCESS_MODES: Source =
     ("Kubernetes: access modes", "https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes");
 const CANARY: Source = ("canaries", "canary.md");
+const KUBELET: Source = ("measured on a kubelet", "kubernetes.md");
 const MEASURED: Source = ("measured in the lab", "");
 
 pub(super) fn of(finding: Finding) -> Words {
@@ -36,6 +37,7 @@ pub(super) fn of(finding: Finding) -> Words {
         | Finding::AddressDrift
         | Finding::ReadonlySuperblock
         | Finding::NotShared => seen(finding),
+        Finding::OnNodeDisk | Finding::OldCopy => contained(finding),
         Finding::CanaryRefused
         | Finding::UnreadableByB
         | Finding::UnreadableEntries
@@ -79,6 +81,24 @@ fn seen(finding: Finding) -> Words {
             consequence: "the kernel never asks for the name again: when the old address goes away the mount hangs, while new mounts work",
             advice: "plan a remount (evict the pods that use it) before the old address is switched off",
             sources: &[NFS5, MEASURED],
+        },
+    }
+}
+
+/// What containers have mounted.
+fn contained(finding: Finding) -> Words {
+    match finding {
+        Finding::OnNodeDisk => Words {
+            means: "a container writes to the node's disk where a network volume should be",
+            consequence: "what it writes is seen by nobody else, fills the node's disk, and is hidden or deleted once the volume is mounted again or the pod goes",
+            advice: "stop the pod now (`kubectl delete pod POD` when its owner makes a new one), save what lies in the volume's directory on the node while nothing is mounted there, and find out who unmounted it",
+            sources: &[KUBELET],
+        },
+        _ => Words {
+            means: "the host mounted it anew or unmounted it, and a container kept the old mount, which still works",
+            consequence: "nothing that is mounted or unmounted on the host reaches that container; when the old mount dies it stays dead until the container is started anew",
+            advice: "restart the pod at the next occasion: its new container gets what the host has",
+            sources: &[KUBELET],
         },
     }
 }

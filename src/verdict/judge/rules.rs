@@ -1,6 +1,7 @@
 //! The rules, most telling first. Each says in its comment what was measured or specified.
 
 mod canary;
+mod on_host;
 
 use super::{Cause, Evidence, Look, Memory, Replaced, State, Tuning, words};
 use crate::mounts::Kind;
@@ -20,8 +21,20 @@ pub(super) struct Absent {
     pub(super) voids: bool,
 }
 
-/// What this look says by itself.
+/// What this look says by itself, and what the host has in place of the mount.
 pub(super) fn look(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Result<Look, Absent> {
+    let on_host = evidence.on_host.as_ref().filter(|_| tuning.has("on_host"));
+    if let Some(look) = on_host.and_then(on_host::absent) {
+        return Ok(look);
+    }
+    let look = look_at_mount(memory, evidence, tuning)?;
+    Ok(match on_host {
+        Some(on_host) => on_host::compared(look, on_host),
+        None => look,
+    })
+}
+
+fn look_at_mount(memory: &Memory, evidence: &Evidence, tuning: &Tuning) -> Result<Look, Absent> {
     match &evidence.observation {
         Observation::NotRun(reason) => Err(absent(reason)),
         Observation::Blocked(blocked) if !blocked.is_evidence() => {
@@ -42,8 +55,8 @@ fn absent(reason: &NotRun) -> Absent {
     let (cause, voids) = match reason {
         NotRun::Overloaded(_) | NotRun::WorkerLost(_) | NotRun::WorkerNotStarted(_) => (Cause::AgentOverloaded, false),
         NotRun::WorkerCap => (Cause::WorkerCap, false),
-        NotRun::TableChanged | NotRun::NotCached => (Cause::Unknown, false),
-        NotRun::ThroughDeadMount(_) | NotRun::Hidden => (Cause::Unknown, true),
+        NotRun::TableChanged | NotRun::NotCached | NotRun::Terminating => (Cause::Unknown, false),
+        NotRun::ThroughDeadMount(_) | NotRun::Hidden | NotRun::Absent => (Cause::Unknown, true),
     };
     Absent { cause, evidence: words::not_run(reason), voids }
 }

@@ -1,4 +1,4 @@
-use super::super::{Examined, Facts, NotRun, Observation, Passive, ServerView};
+use super::super::{Examined, Facts, NotRun, Observation, OnHost, Passive, ServerView};
 use super::*;
 use crate::mounts::Kind;
 use crate::mounts::mountstats::TransportCounters;
@@ -44,6 +44,7 @@ fn seen(facts: Facts, observation: Observation) -> Evidence {
         passive: Passive::default(),
         many_refuse: false,
         canary: None,
+        on_host: None,
     }
 }
 
@@ -145,6 +146,7 @@ fn whatever_kept_a_probe_from_running_is_never_an_alarm() {
         NotRun::ThroughDeadMount("/mnt".to_owned()),
         NotRun::NotCached,
         NotRun::Hidden,
+        NotRun::Absent,
         NotRun::TableChanged,
     ];
     for reason in reasons {
@@ -464,6 +466,7 @@ fn each_detector_has_its_case() {
         ("errno", seen(nfs(Mode::Hard), report(root_failed(libc::EREMOTEIO, 300)))),
         ("space", seen(nfs(Mode::Hard), report(no_space))),
         ("canary", canary::failed(libc::EROFS)),
+        ("on_host", on_host(OnHost::Remounted { path: "/mnt/a".to_owned(), differs: true }, report(good()))),
     ];
     assert_eq!(cases.each_ref().map(|(name, _)| *name), DETECTORS);
     for (name, evidence) in cases {
@@ -475,6 +478,45 @@ fn each_detector_has_its_case() {
         assert_ne!(with, State::Healthy, "{name}");
         assert_ne!(with, without, "{name}");
     }
+}
+
+/// A mount that only containers have.
+fn on_host(on_host: OnHost, observation: Observation) -> Evidence {
+    Evidence { on_host: Some(on_host), ..seen(nfs(Mode::Hard), observation) }
+}
+
+#[test]
+fn what_a_container_kept_is_compared_with_what_the_host_has() {
+    let remounted = |differs| OnHost::Remounted { path: "/mnt/a".to_owned(), differs };
+    let stale = || Observation::Report(root_failed(libc::ESTALE, 300));
+    let works = || Observation::Report(good());
+    let judged = |evidence: Evidence| {
+        let verdict = judge(&after_good(&evidence.facts), &evidence, &tuning()).verdict;
+        (verdict.state, verdict.cause)
+    };
+    let lost = |cause| (State::Lost, Some(cause));
+    assert_eq!(judged(on_host(remounted(false), stale())), lost(Cause::RemountedOnHost));
+    assert_eq!(judged(on_host(remounted(true), works())), lost(Cause::RemountedOnHost));
+    assert_eq!(judged(on_host(remounted(false), works())), (State::Healthy, None), "an old copy that works");
+    assert_eq!(judged(on_host(OnHost::Unmounted, stale())), lost(Cause::UnmountedOnHost));
+    assert_eq!(judged(on_host(OnHost::Unmounted, works())), (State::Healthy, None));
+    // What does not answer may answer again.
+    assert_eq!(judged(on_host(remounted(true), Observation::Blocked(blocked()))).0, State::Hung);
+    let dead =
+        Evidence { facts: fuse(), ..on_host(remounted(false), Observation::Report(root_failed(libc::ENOTCONN, 300))) };
+    assert_eq!(judged(dead), lost(Cause::RemountedOnHost), "a bind of a dead FUSE mount");
+}
+
+#[test]
+fn what_a_container_lacks_needs_no_probe() {
+    let judged = |what| {
+        let evidence = on_host(what, Observation::NotRun(NotRun::Absent));
+        let verdict = judge(&Memory::default(), &evidence, &tuning()).verdict;
+        (verdict.state, verdict.cause)
+    };
+    assert_eq!(judged(OnHost::Missing), (State::Lost, Some(Cause::MountMissing)));
+    let on_disk = OnHost::OnDisk { directory: "/var/lib/kubelet/pods/UID/volumes/kubernetes.io~nfs/pv".to_owned() };
+    assert_eq!(judged(on_disk), (State::Lost, Some(Cause::UnmountedOnHost)));
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn action(step: Step) -> &'static str {
         Step::Processes => "looking through the processes",
         Step::Survey => "reading who uses what",
         Step::StateFile => "reading or writing the state file",
+        Step::Tables => "reading a container's mount table",
     }
 }
 
@@ -105,6 +106,8 @@ pub(super) fn not_run(reason: &NotRun) -> String {
         NotRun::ThroughDeadMount(path) => format!("its path leads through {path}, which does not answer"),
         NotRun::NotCached => "its path leads through another network mount and is not in the cache: walking it would mean to ask that one".to_owned(),
         NotRun::Hidden => "another mount lies on top of it: no path leads there".to_owned(),
+        NotRun::Absent => "there is no mount to be probed".to_owned(),
+        NotRun::Terminating => "only containers of pods that are being deleted lead to it: looking through them could hold up the kubelet".to_owned(),
         NotRun::TableChanged => "the mount table changed during the probe".to_owned(),
     }
 }
@@ -184,6 +187,29 @@ pub(super) fn slow(step: &StepResult) -> String {
 pub(super) fn healthy(report: &ProbeReport) -> String {
     let total = report.steps.iter().map(|step| step.micros).sum();
     format!("all steps answered in {}", seconds(total))
+}
+
+pub(super) fn remounted(path: &str, said: &str) -> String {
+    format!("the host mounted it anew at {path}, and the container kept the old mount, which does not work: {said}")
+}
+
+pub(super) fn other_root(path: &str) -> String {
+    format!("the host mounted it anew at {path}, and the container kept the old mount, which shows another directory")
+}
+
+pub(super) fn unmounted(said: &str) -> String {
+    format!("the host has unmounted it, and the container kept the old mount, which does not work: {said}")
+}
+
+pub(super) fn on_disk(directory: &str) -> String {
+    format!(
+        "the container has {directory} of the node's own disk where the network volume should be: nothing was mounted there when it was started, and what it writes stays on this node"
+    )
+}
+
+pub(super) fn missing() -> String {
+    "the pod's specification wants a network volume at this path, and nothing is mounted there in the container"
+        .to_owned()
 }
 
 pub(super) fn readonly_superblock() -> String {

@@ -1,0 +1,435 @@
+//! `containers`: three containers and a service on one export, whose server comes back with another directory, and then the
+//! host mounts anew: who is named, with which state, and in which series. Real NFS, real mount namespaces with the kubelet's
+//! paths and control groups, the real agent, a fake API server for the names.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use mountwarden::snapshot::{MountStatus, Snapshot};
+use mountwarden::verdict::{Cause, State};
+use serde_json::json;
+
+use crate::guest::shell;
+use crate::interrupt;
+use crate::story::apiserver::{ApiServer, objects};
+use crate::surface::{self, AGENT};
+use crate::uml::{Console, End, Guest, Host};
+
+const NODE: &str = "lab-node";
+const NAMESPACE: &str = "shop";
+const VOLUME: &str = "pv-data";
+const KUBELET: &str = "/mnt/kubelet";
+const CGROUP: &str = "/sys/fs/cgroup";
+/// Where containers see their volume.
+const DATA: &str = "/mnt/data";
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// Each step of the tale, on an emulated CPU: an interval of 3 s, a deadline of 1.5 s, a look at containers each interval.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// How a container's copy of its volume is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Copy {
+    /// `mountPropagation: None`: follows nobody.
+    Private,
+    /// `HostToContainer`: what is mounted below the volume later appears here too.
+    Slave,
+}
+
+struct Pod {
+    name: &'static str,
+    uid: &'static str,
+    copy: Copy,
+    /// Only this directory of the volume is mounted.
+    sub_path: Option<&'static str>,
+}
+
+const PODS: [Pod; 3] = [
+    Pod { name: "web-0", uid: "0b2e7d6c-9f0c-4c29-8a40-000000000001", copy: Copy::Private, sub_path: None },
+    Pod { name: "web-1", uid: "0b2e7d6c-9f0c-4c29-8a40-000000000002", copy: Copy::Slave, sub_path: None },
+    Pod { name: "web-2", uid: "0b2e7d6c-9f0c-4c29-8a40-000000000003", copy: Copy::Private, sub_path: Some("d") },
+];
+
+const SERVICE: &str = "backup.service";
+
+/// On the host.
+pub(crate) fn run(agent: &Path, versions: &[String]) -> Result<bool> {
+    interrupt::take()?;
+    let host = Host::new(agent)?;
+    let mut good = true;
+    let all = ["4.1".to_owned(), "3".to_owned()];
+    for version in if versions.is_empty() { &all } else { versions } {
+        println!("NFS {version}");
+        match boot(&host, version) {
+            Ok(told) => print!("{told}"),
+            Err(error) => {
+                good = false;
+                println!("  FAILED: {error:#}");
+            }
+        }
+    }
+    Ok(good)
+}
+
+fn boot(host: &Host, version: &str) -> Result<String> {
+    let out = std::env::temp_dir().join(format!("mwlab-containers-{}", std::process::id()));
+    std::fs::create_dir_all(&out)?;
+    let arguments = vec![format!("LAB_VERSION={version}")];
+    let guest =
+        Guest { name: "containers", script: "guest/containers.sh", out: &out, console: Console::File, arguments };
+    let end = host.boot(&guest).and_then(|guest| guest.wait(BOOT_LIMIT, || Ok(())));
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
+    let told = read("containers");
+    let logs = format!("{}\n{}", read("guest.log"), read("agent.log"));
+    std::fs::remove_dir_all(&out)?;
+    match end? {
+        End::PoweredOff if told.ends_with("the end\n") => Ok(told),
+        End::PoweredOff => bail!("{told}\n{logs}"),
+        End::Interrupted => bail!("interrupted"),
+        End::TimedOut => bail!("the guest did not end: {told}\n{logs}"),
+    }
+}
+
+/// In the guest.
+pub(crate) fn tell() -> Result<()> {
+    let api = ApiServer::start();
+    let export = if std::env::var("LAB_VERSION").is_ok_and(|version| version == "3") { "/mnt/exp" } else { "/" };
+    api.put(objects::node(NODE));
+    api.put(objects::namespace(NAMESPACE));
+    api.put(objects::claim(NAMESPACE, "data", VOLUME));
+    api.put(objects::volume(VOLUME, "10.0.1.1", export, (NAMESPACE, "data")));
+    let mut running = Vec::new();
+    for pod in &PODS {
+        pod.mount_volume()?;
+        running.push(pod.start(&api)?);
+    }
+    let mut service = keep(&format!("{CGROUP}/system.slice/{SERVICE}"), &["--hold"])?;
+    let log = File::create("/run/out/agent.log")?;
+    std::fs::write("/run/containers.yaml", "interval: 3s\ntimeout: 1500ms\nbackoff_max: 6s\n")?;
+    let mut command = Command::new(AGENT);
+    command.args(["run", "--config", "/run/containers.yaml", "--node-name", NODE, "--kubeconfig"]);
+    command.arg(api.kubeconfig(Path::new("/run"))).args([
+        "--listen",
+        "127.0.0.1:12049",
+        "--listen-ui",
+        "127.0.0.1:12050",
+    ]);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
+    let mut agent = command.spawn().context("start the agent")?;
+    let told = follow(&api, &mut running);
+    for child in running.iter_mut().chain([&mut agent, &mut service]) {
+        // Fails only when it has ended.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    told?;
+    println!("the end");
+    Ok(())
+}
+
+fn follow(api: &ApiServer, running: &mut [Child]) -> Result<()> {
+    let begin = Instant::now();
+    let said = |what: &str| println!("\n== {:.1} s: {what}", begin.elapsed().as_secs_f64());
+    let all_are = |state: State| move |snapshot: &Snapshot| PODS.iter().all(|pod| pod.seen(snapshot) == Some(state));
+    until("every pod is named on a healthy mount", all_are(State::Healthy))?;
+    said("all is well");
+    // The agent is to have learned entries, and to have looked at them once more.
+    std::thread::sleep(Duration::from_secs(7));
+    show("check", &["check"])?;
+
+    // The old tree goes too: the handle of a directory in it would lead there for ever.
+    let fault = "fault swap_dir_filled && rm -rf $STORE/a";
+    ensure!(shell(fault)?.wait()?.success(), "the fault cannot be made");
+    said("the server is back, with another directory");
+    until("every pod is named on a stale mount", all_are(State::Stale))?;
+    until("the service is named", |snapshot| held(snapshot).any(|mount| mount.state == State::Stale))?;
+    said("every container is known to be dead");
+    show("status", &["status"])?;
+
+    for pod in &PODS {
+        pod.mount_anew()?;
+    }
+    said("the host has mounted anew: umount -l, mount");
+    let on_host = |snapshot: &Snapshot, pod: &Pod| at(snapshot, &pod.volume()).map(|mount| mount.state);
+    until("the host's mounts are healthy", |snapshot| {
+        PODS.iter().all(|pod| on_host(snapshot, pod) == Some(State::Healthy))
+    })?;
+    let lost = |mount: &MountStatus| (mount.state, mount.cause) == (State::Lost, Some(Cause::RemountedOnHost));
+    let all_lost = |snapshot: &Snapshot| PODS.iter().all(|pod| pod.on(snapshot).any(lost));
+    until("every container is lost, remounted_on_host", all_lost)?;
+    until("the service's copy too", |snapshot| held(snapshot).any(lost))?;
+    said("the host is healthy, the containers are lost");
+    let snapshot = surface::snapshot().context("no snapshot")?;
+    let triples: BTreeSet<_> = snapshot.mounts.iter().map(|m| (&m.mountpoint, &m.source, &m.fstype)).collect();
+    ensure!(triples.len() == snapshot.mounts.len(), "two mounts have the same labels: {triples:?}");
+    show("check", &["check"])?;
+    show("status", &["status"])?;
+    metrics()?;
+    cluster(api)?;
+
+    let first = running.first_mut().context("no container")?;
+    first.kill()?;
+    first.wait()?;
+    // As the kubelet does once the pod was deleted and made anew: another container, on what the host has now.
+    *first = PODS[0].start(api)?;
+    said("web-0 has a new container");
+    until("its new container is healthy", |snapshot| {
+        PODS[0].seen(snapshot) == Some(State::Healthy) && !PODS[0].on(snapshot).any(lost)
+    })?;
+    until("the others are lost as before", |snapshot| PODS[1..].iter().all(|pod| pod.on(snapshot).any(lost)))?;
+    said("web-0 is healthy again, the others are not");
+    show("status", &["status"])?;
+    lines()
+}
+
+impl Pod {
+    fn volume(&self) -> PathBuf {
+        PathBuf::from(format!("{KUBELET}/pods/{}/volumes/kubernetes.io~nfs/{VOLUME}", self.uid))
+    }
+
+    fn sub_path_mount(&self) -> PathBuf {
+        PathBuf::from(format!("{KUBELET}/pods/{}/volume-subpaths/{VOLUME}/app/0", self.uid))
+    }
+
+    fn id(&self, generation: u32) -> String {
+        let digit = self.uid.chars().last().unwrap_or('0');
+        format!("{generation:x}{}", digit.to_string().repeat(63))
+    }
+
+    /// What the kubelet does before it starts a container.
+    fn mount_volume(&self) -> Result<()> {
+        let volume = self.volume();
+        ensure!(
+            shell(&format!("MNT={}; client_mount", volume.display()))?.wait()?.success(),
+            "cannot mount the volume"
+        );
+        if let Some(sub_path) = self.sub_path {
+            let (from, to) = (volume.join(sub_path), self.sub_path_mount());
+            std::fs::create_dir_all(&to)?;
+            let bind = format!("mount --bind {} {}", from.display(), to.display());
+            ensure!(shell(&bind)?.wait()?.success(), "cannot bind the subPath");
+        }
+        Ok(())
+    }
+
+    /// What an administrator does by hand; the kubelet never does it for a pod that lives.
+    fn mount_anew(&self) -> Result<()> {
+        let volume = self.volume();
+        let sub_path = self.sub_path.map(|_| format!("umount -l {};", self.sub_path_mount().display()));
+        let script = format!(
+            "{} umount -l {path}; MNT={path}; client_mount",
+            sub_path.unwrap_or_default(),
+            path = volume.display()
+        );
+        ensure!(shell(&script)?.wait()?.success(), "cannot mount {} anew", volume.display());
+        Ok(())
+    }
+
+    /// A container on what the host has now.
+    fn start(&self, api: &ApiServer) -> Result<Child> {
+        let known = api.object("pods", NAMESPACE, self.name);
+        let generation = u32::from(known.is_some());
+        let id = self.id(generation);
+        let slice = format!("kubepods-besteffort-pod{}.slice", self.uid.replace('-', "_"));
+        let group = format!("{CGROUP}/kubepods.slice/kubepods-besteffort.slice/{slice}/cri-containerd-{id}.scope");
+        let from = if self.sub_path.is_some() { self.sub_path_mount() } else { self.volume() };
+        std::fs::create_dir_all(DATA)?;
+        let copy = self.copy.to_possible_value().context("a way to copy")?.get_name().to_owned();
+        let child = keep(&group, &["--volume", &from.display().to_string(), "--at", DATA, "--copy", &copy])?;
+        let mut pod = objects::pod(NAMESPACE, self.name, self.uid, NODE);
+        let mount = json!({"name": "data", "mountPath": DATA, "subPath": self.sub_path.unwrap_or_default()});
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
+        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        pod["status"] = json!({"phase": "Running", "startTime": now, "qosClass": "BestEffort",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+            "containerStatuses": [{"name": "app", "ready": true, "restartCount": generation, "image": "x", "imageID": "x",
+                "containerID": format!("containerd://{id}"), "started": true, "state": {"running": {"startedAt": now}}}]});
+        api.put(pod);
+        Ok(child)
+    }
+
+    /// The mounts that a container of it has.
+    fn on<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a MountStatus> + use<'a> {
+        let (name, sub_path) = (self.name, self.sub_path);
+        snapshot.mounts.iter().filter(move |mount| {
+            mount.users.iter().any(|user| {
+                let named = user.namespace.as_deref() == Some(NAMESPACE) && user.pod.as_deref() == Some(name);
+                let there = user.path.as_deref() == Some(DATA) && user.sub_directory.as_deref() == sub_path;
+                named && there && user.volume == "data" && user.claim.as_deref() == Some("data")
+            })
+        })
+    }
+
+    /// The state of the one that it has.
+    fn seen(&self, snapshot: &Snapshot) -> Option<State> {
+        self.on(snapshot).map(|mount| mount.state).next()
+    }
+}
+
+/// Mounts of which the service holds a copy.
+fn held(snapshot: &Snapshot) -> impl Iterator<Item = &MountStatus> {
+    snapshot.mounts.iter().filter(|mount| mount.holders.iter().any(|holder| holder.who == SERVICE))
+}
+
+fn at<'a>(snapshot: &'a Snapshot, path: &Path) -> Option<&'a MountStatus> {
+    let path = path.to_str()?;
+    snapshot.mounts.iter().find(|mount| mount.paths.iter().any(|one| one == path) && mount.dev != "0:0")
+}
+
+fn until(what: &str, condition: impl Fn(&Snapshot) -> bool) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        let snapshot = surface::snapshot();
+        if snapshot.as_ref().is_some_and(&condition) {
+            return Ok(());
+        }
+        if begin.elapsed() >= LIMIT {
+            let users = surface::snapshot().map(|snapshot| {
+                let of = |mount: MountStatus| (mount.mountpoint, mount.state, mount.users, mount.holders);
+                (snapshot.agent.evidence, snapshot.mounts.into_iter().map(of).collect::<Vec<_>>())
+            });
+            show("status", &["status"])?;
+            println!("{users:#?}");
+            bail!("not so after {LIMIT:?}: {what}");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn show(title: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(AGENT).args(arguments).output()?;
+    println!("$ mountwarden {title}\n{}", String::from_utf8_lossy(&output.stdout));
+    print!("{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The series of what is not well.
+fn metrics() -> Result<()> {
+    let body = surface::metrics()?;
+    let wanted = ["mountwarden_pod_mount_state{", "mountwarden_mount_cause{", "mountwarden_mount_pods{"];
+    println!("$ curl /metrics | grep -E 'pod_mount_state|mount_cause|mount_pods'");
+    let lines: Vec<&str> = body.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).collect();
+    lines.iter().for_each(|line| println!("{line}"));
+    let unique: BTreeSet<&str> =
+        lines.iter().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
+    ensure!(unique.len() == lines.len(), "a series is there twice");
+    let pods = |line: &&&str| line.contains("pod_mount_state") && line.contains("state=\"lost\"");
+    ensure!(lines.iter().filter(pods).count() == PODS.len(), "not every pod has its series");
+    Ok(())
+}
+
+/// What people see with kubectl, once it says so.
+fn cluster(api: &ApiServer) -> Result<()> {
+    let begin = Instant::now();
+    let events = || -> Vec<String> {
+        let of = |event: &serde_json::Value| {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let about = &event["regarding"];
+            format!(
+                "{} {}/{}: {}",
+                text(&event["reason"]),
+                text(&about["kind"]),
+                text(&about["name"]),
+                text(&event["note"])
+            )
+        };
+        api.objects("events").iter().map(of).collect()
+    };
+    let told = |events: &[String]| {
+        PODS.iter().all(|pod| {
+            events.iter().any(|event| event.starts_with("MountLost") && event.contains(&format!("Pod/{}:", pod.name)))
+        })
+    };
+    while !told(&events()) {
+        ensure!(begin.elapsed() < LIMIT, "no Event for every pod: {:?}", events());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("$ kubectl get events");
+    events().iter().for_each(|event| println!("{event}"));
+    let node = api.object("nodes", "", NODE).context("no node")?;
+    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for condition in conditions.iter().filter(|condition| condition["type"] == "NetworkMountsHealthy") {
+        println!(
+            "$ kubectl describe node: NetworkMountsHealthy {} {}: {}",
+            condition["status"], condition["reason"], condition["message"]
+        );
+    }
+    if let Some(object) = api.object("nodemounts", "", NODE) {
+        let status = &object["status"];
+        println!("$ kubectl get nm: {}", json!({"node": NODE, "status": status["summary"], "pods": status["pods"]}));
+    }
+    Ok(())
+}
+
+/// The agent's log, as `kubectl logs | grep shop/web-` finds it.
+fn lines() -> Result<()> {
+    println!("$ kubectl logs ds/mountwarden | grep -E 'ERROR|shop/web-'");
+    let log = std::fs::read_to_string("/run/out/agent.log")?;
+    log.lines().filter(|line| line.contains("ERROR") || line.contains("shop/web-")).for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// A process of its own, in this control group, that does nothing until it is killed.
+fn keep(group: &str, arguments: &[&str]) -> Result<Child> {
+    std::fs::create_dir_all(group)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["guest", "keep", "--group", group]).args(arguments);
+    let mut child = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut word = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().context("no output")?, &mut word).context("it does not start")?;
+    Ok(child)
+}
+
+/// `guest keep`: a process with a mount namespace of its own.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keep {
+    /// Its control group.
+    #[arg(long)]
+    group: PathBuf,
+    /// A container: this volume at `at`, and nothing else of the kubelet's.
+    #[arg(long, requires = "at")]
+    volume: Option<PathBuf>,
+    #[arg(long)]
+    at: Option<PathBuf>,
+    #[arg(long, default_value = "private")]
+    copy: Copy,
+    /// A service: a private copy of everything.
+    #[arg(long)]
+    hold: bool,
+}
+
+impl Keep {
+    pub(crate) fn run(&self) -> Result<()> {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        std::fs::write(self.group.join("cgroup.procs"), std::process::id().to_string()).context("enter the group")?;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("a mount namespace of its own")?;
+        let all = |flags| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flags, None::<&str>);
+        if let Some((volume, at)) = self.volume.as_ref().zip(self.at.as_ref()) {
+            all(MsFlags::MS_SLAVE)?;
+            mount(Some(volume), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind the volume")?;
+            if self.copy == Copy::Private {
+                all(MsFlags::MS_PRIVATE)?;
+            } else {
+                // Of the host's tree a container has nothing that could follow it.
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+            }
+            // As a runtime's pivot_root leaves it: the kubelet's own directories are not seen.
+            let table = mountwarden::mounts::table::Table::read(Path::new("/proc"))?;
+            for hidden in table.mounts.iter().rev().filter(|mount| mount.mountpoint.starts_with(KUBELET)) {
+                umount2(&hidden.mountpoint, MntFlags::MNT_DETACH).context("hide the kubelet's paths")?;
+            }
+        } else {
+            ensure!(self.hold, "neither a container nor a service");
+            all(MsFlags::MS_PRIVATE)?;
+        }
+        print!("ready");
+        std::io::Write::flush(&mut std::io::stdout())?;
+        loop {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
+    }
+}
