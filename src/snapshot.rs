@@ -89,7 +89,7 @@ pub struct MountStatus {
     pub source: String,
     /// Filesystem type.
     pub fstype: String,
-    /// All paths of the host that share the target, where it has none those in containers (at most 64 are listed, 512 while it is not healthy; `path_count` counts all).
+    /// All paths of the host that share the target, none where only containers have it (at most 64 are listed, 512 while it is not healthy; `path_count` counts all).
     pub paths: Vec<String>,
     /// How many paths share the target.
     pub path_count: usize,

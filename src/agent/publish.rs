@@ -93,9 +93,8 @@ impl Core {
 fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> MountStatus {
     let blocked = target.blocked_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
     let listed = if target.verdict.state == State::Healthy { LISTED_PATHS } else { LISTED_BAD_PATHS };
-    // Paths of containers are told with their pods, unless there are no others.
-    let on_host = target.members.iter().any(|member| !member.view.is_container());
-    let shown = |member: &&Member| !on_host || !member.view.is_container();
+    // Paths in containers are told with their pods: a service's copy may stand at a path where the host has a fresh mount.
+    let shown = |member: &&Member| !member.view.is_container();
     let paths = target.members.iter().filter(shown).take(listed);
     MountStatus {
         mountpoint: target.labels.mountpoint.clone(),
