@@ -181,11 +181,13 @@ impl Core {
         if self.containers.off {
             return;
         }
-        let pause = self.config.interval.max(GAP).max(took.saturating_mul(COST));
+        // A look that missed its deadline on a busy machine must not blind us for minutes.
+        let pause = self.config.interval.max(GAP).max(took.saturating_mul(COST).min(FULL));
         self.containers.next_scan = now + pause;
         let scan = match outcome {
             Outcome::Answered(Answer::Processes(scan)) => scan,
             other => {
+                self.containers.next_scan = now + self.config.interval.max(GAP);
                 self.evidence_from("containers", Some(format!("look through the processes: {}", why(&other))));
                 self.containers.settled = true;
                 return;
