@@ -310,11 +310,8 @@ impl Core {
                 }
             }
             other => {
+                // Nothing waits for the end of a worker that missed its deadline; the pool reaps it.
                 tracing::debug!(processes = asked.len(), why = why(&other), "tables of containers not read");
-                if let Outcome::Missed { gone, .. } = other {
-                    // Nothing waits for it; the pool reaps the worker.
-                    drop(gone);
-                }
             }
         }
         self.settle_containers();
@@ -460,10 +457,6 @@ fn on_disk(mount: &Mount, holder: &Holder) -> Option<AbsentMount> {
 fn why(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Answered(Answer::Failed { errno }) => errno_name(*errno),
-        Outcome::Answered(_) => "the worker answered another question".to_owned(),
-        Outcome::Missed { .. } => "the worker did not come back in time".to_owned(),
-        Outcome::Lost(why) => why.clone(),
-        Outcome::NoRoom => "no worker was free".to_owned(),
-        Outcome::NotStarted(error) => format!("no worker could be started: {error}"),
+        other => other.no_answer("the worker did not come back in time"),
     }
 }

@@ -4,7 +4,7 @@
 //! explaining is asked about with its own root handle and path ([`crate::server::examine`]); those that are well are asked
 //! about rarely, so that there is something to compare with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +45,8 @@ const IN_FLIGHT: usize = 8;
 pub(super) struct Inquiries {
     targets: HashMap<TargetId, Inquiry>,
     under_way: usize,
+    /// Servers that were asked about a mount that hangs.
+    hung: HashSet<SocketAddr>,
     checks: BTreeMap<(String, u16), ServerStatus>,
 }
 
@@ -86,17 +88,14 @@ impl Inquiries {
     pub(super) fn forget(&mut self, target: &Target, last_of_server: bool) {
         self.targets.remove(&target.id);
         if let Some(address) = target.server_address().filter(|_| last_of_server) {
+            self.hung.remove(&address);
             self.checks.remove(&(target.server_label(), address.port()));
         }
     }
 
-    /// Whether something that needs explaining was not asked about yet, or is being asked about: `check` waits for it.
-    pub(super) fn asking<'a>(&self, mut targets: impl Iterator<Item = &'a Target>) -> bool {
-        targets.any(|target| {
-            let inquiry = self.targets.get(&target.id);
-            let answered = inquiry.is_some_and(|inquiry| inquiry.asked.is_some() && !inquiry.in_flight);
-            symptom(target).is_some() && target.server_address().is_some() && !answered
-        })
+    /// It was asked about, as far as it can be.
+    fn answered(&self, target: &Target) -> bool {
+        self.targets.get(&target.id).is_some_and(|inquiry| inquiry.asked.is_some() && !inquiry.in_flight)
     }
 
     /// What was just seen of a target's server. Of what was not asked this time the last word stays, unless nothing can be
@@ -157,7 +156,7 @@ impl Core {
         for target in self.registry.targets.values().filter(|target| target.judged && target.server_address().is_some())
         {
             let symptom = symptom(target);
-            if self.one_pass && symptom.is_none() {
+            if self.one_pass && (symptom.is_none() || self.explained_by_silence(target, now)) {
                 continue;
             }
             let at = Inquiries::due_at(self.inquiries.targets.get(&target.id), symptom);
@@ -167,6 +166,23 @@ impl Core {
         for (_, _, id) in due {
             self.inquire_about(id, now);
         }
+    }
+
+    /// Whether something that needs explaining was not asked about yet, or is being asked about: `check` waits for it.
+    pub(super) fn asking(&self) -> bool {
+        let now = self.now();
+        self.registry.targets.values().any(|target| {
+            let asks = symptom(target).is_some() && target.server_address().is_some();
+            asks && !self.inquiries.answered(target) && !self.explained_by_silence(target, now)
+        })
+    }
+
+    /// It hangs as another mount of its server does that was asked about, and the server answers nobody: a question about
+    /// this one too would cost a deadline, one after the other, and bring nothing new.
+    fn explained_by_silence(&self, target: &Target, now: Now) -> bool {
+        let asked = target.server_address().is_some_and(|address| self.inquiries.hung.contains(&address));
+        let silent = || self.servers.view(target, now).is_some_and(|server| !server.alive);
+        asked && symptom(target) == Some(Symptom::Hung) && silent()
     }
 
     fn inquire_about(&mut self, id: TargetId, now: Now) {
@@ -179,16 +195,17 @@ impl Core {
             Key::Root { handle, .. } => handle.clone(),
             Key::Mount { .. } | Key::Absent { .. } => Vec::new(),
         };
-        let Some(mount) = self.mount_of(target).cloned() else { return };
-        let port = target.origin.proxy_port;
-        let efs = port.and_then(|port| self.efs.lookup(port, &mount.mountpoint));
-        let Some(mut question) = Question::of(&mount, &handle, efs) else { return };
+        let mount = target.mount.clone();
+        let efs = mount.origin.proxy_port.and_then(|port| self.efs.lookup(port, &mount.mountpoint));
         let symptom = symptom(target);
-        // Only whether it may be mounted is mountd's to say. What hangs is mounted, and a silent one would cost deadlines.
-        question.mountd &= matches!(symptom, None | Some(Symptom::Refused));
+        let question = Question::of(&mount, &handle, efs);
         let Some(turn) = self.book.turn(address) else { return };
         let inquiry = self.inquiries.targets.entry(id).or_default();
-        (inquiry.asked, inquiry.in_flight, inquiry.symptom) = (Some(now), true, symptom);
+        (inquiry.asked, inquiry.symptom) = (Some(now), symptom);
+        let Some(mut question) = question else { return };
+        // Only whether it may be mounted is mountd's to say. What hangs is mounted, and a silent one would cost deadlines.
+        question.mountd &= matches!(symptom, None | Some(Symptom::Refused));
+        inquiry.in_flight = true;
         self.inquiries.under_way += 1;
         let deadline = self.servers.deadline();
         let task = Task {
@@ -204,12 +221,6 @@ impl Core {
         self.running.spawn(async move { Event::Examined { id, report: Box::new(task.run().await), turn } });
     }
 
-    /// An entry of the table for a target.
-    pub(super) fn mount_of(&self, target: &Target) -> Option<&Mount> {
-        let ids: Vec<u64> = target.members.iter().map(|member| member.mount_id).collect();
-        self.table.mounts.iter().find(|mount| ids.contains(&mount.id) && mount.dev == target.dev)
-    }
-
     /// An examination came to its end.
     pub(super) fn on_examined(&mut self, id: TargetId, report: Report) {
         let now = self.now();
@@ -222,6 +233,8 @@ impl Core {
         }
         let Some(target) = self.registry.targets.get(&id) else { return };
         self.inquiries.note(target, checks(&report.examination), checked);
+        let hung = target.server_address().filter(|_| report.symptom == Some(Symptom::Hung));
+        self.inquiries.hung.extend(hung);
         self.changed = true;
         let present = symptom(target);
         let (seen, looked) = (seen_of(target, present), looked_since(target));

@@ -213,9 +213,9 @@ pub(super) fn advice_for(target: &Target) -> String {
     });
     let facts = AdviceFacts {
         mountpoint: path.as_deref().unwrap_or(&target.labels.mountpoint),
-        server: target.origin.server.as_deref(),
-        export: target.origin.export.as_deref(),
-        port: target.origin.port,
+        server: target.mount.origin.server.as_deref(),
+        export: target.mount.origin.export.as_deref(),
+        port: target.mount.origin.port,
         fstype: &target.labels.fstype,
     };
     advice(target.verdict.state, cause, &facts)

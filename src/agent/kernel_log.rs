@@ -265,13 +265,13 @@ impl Core {
 /// The kernel names servers as they were mounted. All local proxies are called by one address: the line is about any of
 /// them, which is enough to look and too little to explain.
 fn of_server(target: &Target, server: &str) -> bool {
-    let origin = &target.origin;
+    let origin = &target.mount.origin;
     origin.server.as_deref() == Some(server) || origin.address.is_some_and(|address| address.to_string() == server)
 }
 
 /// What the log last said about the server of a target.
 pub(super) fn words(book: &Book, target: &Target, now: Now) -> Option<KernelWords> {
-    let server = target.origin.server.as_deref().filter(|_| target.origin.proxy_port.is_none())?;
+    let server = target.mount.origin.server.as_deref().filter(|_| target.mount.origin.proxy_port.is_none())?;
     book.about(server, now)
 }
 

@@ -37,14 +37,10 @@ pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckRe
 }
 
 /// Runs the loop until every target is judged and every silent server was asked once.
-async fn drive(core: &mut Core, limit: Instant) -> anyhow::Result<()> {
+pub(super) async fn drive(core: &mut Core, limit: Instant) -> anyhow::Result<()> {
     loop {
         core.tick();
-        if core.ready()
-            && core.suspected.is_empty()
-            && !core.servers.asking()
-            && !core.inquiries.asking(core.registry.targets.values())
-        {
+        if core.ready() && core.suspected.is_empty() && !core.servers.asking() && !core.asking() {
             return Ok(());
         }
         let wake = core.next_wake().map_or(limit, |at| core.start + at);

@@ -103,7 +103,7 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         paths: paths.map(|member| octal::label(member.mountpoint.as_os_str())).collect(),
         path_count: target.members.iter().filter(shown).count(),
         dev: target.dev.to_string(),
-        origin: target.origin.clone(),
+        origin: target.mount.origin.clone(),
         state: target.verdict.state,
         cause: target.verdict.cause,
         since: target.since,

@@ -325,7 +325,9 @@ fn renew(target: &mut Target, watched: &Watched<'_>, first: bool) {
     let mount = watched.mount;
     let facts = Facts::of(mount);
     target.facts = if first { facts } else { facts.joined(&target.facts) };
-    target.origin.clone_from(&mount.origin);
+    if first && target.mount != *mount {
+        target.mount = mount.clone();
+    }
     for member in &mut target.members {
         if (member.view, member.mount_id) == (mount.view, mount.id) {
             member.hidden = mount.hidden_by.is_some();

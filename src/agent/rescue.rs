@@ -70,17 +70,15 @@ impl Core {
             if self.rescues.in_flight >= IN_FLIGHT {
                 return;
             }
+            let Some(target) = self.registry.targets.get(&id) else { continue };
             let Some((gate, known)) = self.rescues.gates.get_mut(&id) else { continue };
             gate.begin();
             let names = known.names.clone();
-            let mount = self.registry.targets.get(&id).and_then(|target| self.mount_of(target)).cloned();
+            let mount = target.mount.clone();
             self.rescues.in_flight += 1;
             let trials = self.trials(self.config.timeout);
             self.running.spawn(async move {
-                let trial = match mount {
-                    Some(mount) => trials.anew(&mount, names).await,
-                    None => Err("the mount is not in the table any more".to_owned()),
-                };
+                let trial = trials.anew(&mount, names).await;
                 Event::Tried { id, trial: Box::new(trial) }
             });
         }

@@ -140,7 +140,7 @@ impl Servers {
         let (at, answer) = self.servers.get(&key_of(target)?)?.last.as_ref()?;
         (now.saturating_sub(*at) <= FRESH).then(|| ServerView {
             alive: answer.alive(),
-            cause: if target.origin.proxy_port.is_some() { proxy_cause(answer) } else { answer.cause() },
+            cause: if target.mount.origin.proxy_port.is_some() { proxy_cause(answer) } else { answer.cause() },
             words: answer.to_string(),
         })
     }
@@ -172,7 +172,7 @@ fn proxy_cause(answer: &ServerAnswer) -> Option<Cause> {
 /// The server behind a target, if it can be asked.
 pub(super) fn key_of(target: &Target) -> Option<ServerKey> {
     let address = target.server_address()?;
-    let version = NfsVersion::from_option(target.origin.version.as_deref().unwrap_or("4"))?;
+    let version = NfsVersion::from_option(target.mount.origin.version.as_deref().unwrap_or("4"))?;
     Some(ServerKey { address, v3: version == NfsVersion::V3 })
 }
 

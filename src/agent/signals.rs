@@ -78,9 +78,9 @@ impl Readings {
 
     /// What the kernel says of the connections to the server of a target.
     pub(super) fn transports(&self, target: &Target) -> Vec<String> {
-        let links = target.origin.address.filter(|_| target.facts.is_nfs()).and_then(|ip| self.links.get(&ip));
+        let links = target.mount.origin.address.filter(|_| target.facts.is_nfs()).and_then(|ip| self.links.get(&ip));
         // All local proxies have one address: it could be any of them.
-        let links = links.filter(|_| target.origin.proxy_port.is_none()).into_iter().flatten();
+        let links = links.filter(|_| target.mount.origin.proxy_port.is_none()).into_iter().flatten();
         links.take(TOLD).map(Link::to_string).collect()
     }
 }

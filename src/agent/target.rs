@@ -13,7 +13,7 @@ use super::containers::{AbsentMount, Users};
 use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
-use crate::mounts::{Dev, Mount, Origin, View};
+use crate::mounts::{Dev, Mount, View};
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::Place;
 use crate::probe::{Identity, Sentinel, Space, StepResult};
@@ -99,7 +99,8 @@ pub(super) struct Target {
     pub(super) key: Key,
     pub(super) labels: Labels,
     pub(super) dev: Dev,
-    pub(super) origin: Origin,
+    /// One of its mounts as a table has it: options of the superblock, source and server are those of all of them.
+    pub(super) mount: Mount,
     pub(super) facts: Facts,
     pub(super) owner: String,
     pub(super) members: Vec<Member>,
@@ -169,7 +170,7 @@ impl Target {
             key,
             labels,
             dev: mount.dev,
-            origin: mount.origin.clone(),
+            mount: mount.clone(),
             facts: Facts::of(mount),
             owner: owner(mount),
             members: Vec::new(),
@@ -223,13 +224,13 @@ impl Target {
 
     /// Whether something tells us that its server is back.
     pub(super) fn watched(&self) -> bool {
-        self.facts.is_nfs() && self.origin.address.is_some()
+        self.facts.is_nfs() && self.mount.origin.address.is_some()
     }
 
     /// Name under which its server's load is counted; empty for filesystems without one.
     pub(super) fn server_label(&self) -> String {
-        let address = self.origin.address.map(|address| address.to_string());
-        self.origin.server.clone().or(address).unwrap_or_default()
+        let address = self.mount.origin.address.map(|address| address.to_string());
+        self.mount.origin.server.clone().or(address).unwrap_or_default()
     }
 
     /// Takes a judgement over.
@@ -258,14 +259,14 @@ impl Target {
 
     /// Where its server can be asked without the mount: NFS over TCP at a known address.
     pub(super) fn server_address(&self) -> Option<SocketAddr> {
-        let tcp = self.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
-        let address = self.origin.address.filter(|_| self.facts.is_nfs() && tcp)?;
+        let tcp = self.mount.origin.proto.as_deref().is_none_or(|proto| proto.starts_with("tcp"));
+        let address = self.mount.origin.address.filter(|_| self.facts.is_nfs() && tcp)?;
         Some(SocketAddr::new(address, self.server_port()))
     }
 
     /// The server's port, that of NFS where the mount says nothing else.
     pub(super) fn server_port(&self) -> u16 {
-        self.origin.port.unwrap_or(NFS_PORT)
+        self.mount.origin.port.unwrap_or(NFS_PORT)
     }
 
     /// A fresh mount of the server's new filesystem shares superblock and root with the old ones, but for whoever made it

@@ -1,4 +1,12 @@
 use super::*;
+use crate::agent::lookup::drive;
+use crate::agent::registry::Newcomer;
+use crate::config::{Config, OnOff};
+use crate::mounts::filter::Filter;
+use crate::mounts::{Process, View, mountinfo};
+use crate::probe::Identity;
+use crate::probe::image::Image;
+use crate::probe::pool::{Limits, Pool};
 use crate::server::nfs::{Attributes, Fsid};
 
 const NOW: Now = Duration::from_secs(1000);
@@ -129,4 +137,56 @@ fn what_is_well_again_is_asked_about_at_once() {
     assert_eq!(Inquiries::due_at(Some(&hung), None), Some(Now::ZERO));
     let well = Inquiry { asked: Some(NOW), ..Inquiry::default() };
     assert_eq!(Inquiries::due_at(Some(&well), None), Some(NOW + BACKGROUND));
+}
+
+/// A pass over so many mounts that only a container has, of one server, all in this state.
+fn pass(mounts: u32, server: SocketAddr, state: State) -> Core {
+    let config = Config { timeout: Duration::from_millis(500), containers: OnOff::Off, ..Config::default() };
+    let pool = Pool::new(Image::of_this_binary().unwrap(), Limits { warm: 1, max: 4, per_owner: 4 });
+    let mut core = Core::new(config, Filter::default(), pool, "node".to_owned(), true);
+    let view = View::Container(Process { pid: 7, start: 1 });
+    let line = |number: u32| {
+        let (ip, port) = (server.ip(), server.port());
+        format!("{number} 1 0:{number} / /data{number} rw - nfs4 {ip}:/a rw,vers=4.1,hard,port={port},addr={ip}\n")
+    };
+    let table: String = (100..100 + mounts).map(line).collect();
+    let newcomer = |mount| Newcomer { mount, through: None, label: None, owner: None, alone: true };
+    let newcomers = mountinfo::parse(table.as_bytes(), view).mounts.into_iter().map(newcomer).collect();
+    let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
+    for newcomer in core.registry.update_view(view, newcomers).to_identify {
+        let id = core.registry.identified(&newcomer, Some(&identity), 0.0).unwrap();
+        let now = core.now();
+        let target = core.registry.targets.get_mut(&id).unwrap();
+        (target.judged, target.verdict.state) = (true, state);
+        core.servers.watch(target, state == State::Hung, now);
+    }
+    core
+}
+
+/// So long the pass takes; it gives up after ten seconds.
+async fn driven(core: &mut Core) -> Duration {
+    let begin = tokio::time::Instant::now();
+    drive(core, begin + Duration::from_secs(10)).await.unwrap();
+    begin.elapsed()
+}
+
+#[tokio::test]
+async fn a_pass_asks_about_mounts_that_only_containers_have_and_does_not_wait_for_ever() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    drop(listener);
+    let mut core = pass(3, server, State::Stale);
+    let took = driven(&mut core).await;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(core.inquiries.checks().len(), 1, "the server was asked");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nobody_is_not_asked_about_each_of_its_mounts() {
+    // It takes connections and says nothing.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut core = pass(40, listener.local_addr().unwrap(), State::Hung);
+    let deadline = core.servers.deadline();
+    let took = driven(&mut core).await;
+    assert!(took < deadline * 8, "{took:?}");
 }

@@ -161,7 +161,7 @@ impl Core {
     ) -> DeadMount {
         let now = self.now();
         let held = survey.and_then(|survey| survey.held.as_ref().ok());
-        let origin = &target.origin;
+        let origin = &target.mount.origin;
         let connections = survey.and_then(|survey| survey.connections.as_ref().ok());
         let connected = connections.and_then(|connections| {
             let tcp = origin.proto.as_deref().is_some_and(|proto| proto.starts_with("tcp"));
