@@ -22,7 +22,7 @@ use super::core::{Core, Event};
 use super::registry::Newcomer;
 use super::target::Target;
 use crate::config::OnOff;
-use crate::mounts::kubelet::KubeletPath;
+use crate::mounts::kubelet::{KubeletPath, pod_uid};
 use crate::mounts::{Kind, Mount, Process, View, octal};
 use crate::pods::namespaces::{Holder, Namespace, Namespaces};
 use crate::probe::pool::{Class, Outcome};
@@ -47,6 +47,9 @@ const FULL: Duration = Duration::from_secs(60);
 /// Looking through the processes, and reading all tables, may take so much of the time: the next one waits so many times
 /// as long as the last one took.
 const COST: u32 = 100;
+
+/// Tables of containers in which counters are read: without its own a target does with probes alone.
+const MAX_COUNTED: usize = 32;
 
 /// Two looks are at least so far apart.
 const GAP: Duration = Duration::from_secs(1);
@@ -73,6 +76,8 @@ pub(super) struct Containers {
     settled: bool,
     /// Raised whenever who uses what may have changed.
     pub(super) epoch: u64,
+    /// At which of these it was last settled in whose tables counters are read.
+    counted: u64,
 }
 
 /// A mount namespace that was looked into.
@@ -403,6 +408,26 @@ impl Core {
             containers.pass_took = std::mem::take(&mut containers.took);
         }
         containers.settled |= containers.namespaces.scanned() && containers.unread.is_empty() && !containers.reading;
+    }
+
+    /// What only containers have is in their mountstats alone.
+    pub(super) fn count_in_containers(&mut self, now: Now) {
+        if std::mem::replace(&mut self.containers.counted, self.containers.epoch) == self.containers.epoch {
+            return;
+        }
+        let nfs = self.registry.targets.values().filter(|target| target.facts.is_nfs());
+        let views: BTreeSet<View> = nfs.filter_map(Target::view).filter(|view| view.is_container()).collect();
+        self.transports.want(&views.into_iter().take(MAX_COUNTED).collect(), now);
+    }
+
+    /// A pod has it mounted: by the kubelet's path, or in one of its containers.
+    pub(super) fn is_of_a_pod(&self, target: &Target) -> bool {
+        target.members.iter().any(|member| match member.view {
+            View::Container(process) => {
+                self.containers.views.get(&process).is_some_and(|seen| seen.holder.pod_uid().is_some())
+            }
+            View::Own | View::Host => pod_uid(&member.mountpoint).is_some(),
+        })
     }
 
     /// The host's table is another one: which volumes are where.

@@ -283,6 +283,7 @@ impl Core {
                 Event::Answered { key, answer: crate::server::ask(key.address(), version, deadline).await, turn }
             });
         }
+        self.count_in_containers(now);
         for view in self.transports.take_due(now) {
             self.count(view);
         }

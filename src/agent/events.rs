@@ -96,10 +96,10 @@ impl Core {
         let mut received = Vec::new();
         for target in self.registry.targets.values_mut().filter(|target| target.facts.is_nfs()) {
             let source = target.key.source();
-            let mut members = target.members.iter().filter(|member| member.view == view).peekable();
-            if members.peek().is_none() {
+            if target.view() != Some(view) {
                 continue;
             }
+            let mut members = target.members.iter().filter(|member| member.view == view);
             let row = |member: &Member| {
                 rows.get(&(member.mountpoint.as_os_str().as_bytes().to_vec(), source.to_vec())).cloned()
             };

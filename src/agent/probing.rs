@@ -220,11 +220,6 @@ impl Core {
         self.begin_canary(id, &report);
     }
 
-    pub(super) fn view_of(&self, id: TargetId) -> View {
-        let member = self.registry.targets.get(&id).and_then(|target| target.members.first());
-        member.map_or(View::Own, |member| member.view)
-    }
-
     /// A target without identity, whose root could be identified now. Tried once a minute: the reason may come back.
     fn may_identify(&mut self, id: TargetId, report: &ProbeReport, now: Now) -> bool {
         let separate = self.registry.targets.get(&id).is_some_and(|target| matches!(target.key, Key::Mount { .. }));

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use super::core::{Core, Event};
 use super::target::{Key, Target};
 use crate::config::RemedyMode;
-use crate::mounts::kubelet::pod_uid;
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::trial::TrialReport;
 use crate::remedy::gate::{Gate, Known};
@@ -48,7 +47,8 @@ impl Core {
     pub(super) fn mind_gate(&mut self, id: TargetId) {
         let now = self.now();
         let wanted = self.config.remedy.mode != RemedyMode::Observe && !self.one_pass;
-        let target = self.registry.targets.get(&id).filter(|target| wanted && heals_by_a_fresh_mount(target));
+        let target = self.registry.targets.get(&id);
+        let target = target.filter(|target| wanted && dead_by_itself(target) && self.is_of_a_pod(target));
         match target {
             Some(target) => {
                 let known = known(target);
@@ -119,10 +119,9 @@ impl Core {
     }
 }
 
-/// Dead for whoever has it mounted, while the server answers: only then a fresh mount can be better. Only pods get one.
-fn heals_by_a_fresh_mount(target: &Target) -> bool {
-    let of_a_pod = target.members.iter().any(|member| pod_uid(&member.mountpoint).is_some());
-    target.facts.is_nfs() && of_a_pod && matches!(target.verdict.state, State::Stale | State::Lost)
+/// Dead for whoever has it mounted, while the server answers: only then a fresh mount can be better.
+fn dead_by_itself(target: &Target) -> bool {
+    target.facts.is_nfs() && matches!(target.verdict.state, State::Stale | State::Lost)
 }
 
 fn known(target: &Target) -> Known {

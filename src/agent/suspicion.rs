@@ -5,6 +5,7 @@
 //! directory for the very handle (an examination younger than the probe, compared with one from good times).
 
 use super::core::Core;
+use super::target::Target;
 use crate::mounts::View;
 use crate::probe::ProbeReport;
 use crate::probe::schedule::{Now, TargetId};
@@ -43,7 +44,7 @@ impl Core {
             Some(before) => before.since,
             None => now,
         };
-        let view = self.view_of(id);
+        let Some(view) = self.registry.targets.get(&id).and_then(Target::view) else { return false };
         let asked = self.transports.ask_now(view, now);
         if asked {
             let report = report.clone();

@@ -285,6 +285,11 @@ impl Target {
         !self.replaced_under.is_empty() && !self.members.is_empty() && !self.members.iter().any(old)
     }
 
+    /// The table that its counters are read from: the host's, where it is there.
+    pub(super) fn view(&self) -> Option<View> {
+        self.members.iter().map(|member| member.view).min()
+    }
+
     /// Takes a reading of mountstats over; gives the counters of the one before.
     pub(super) fn counted(
         &mut self,

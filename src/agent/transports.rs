@@ -1,6 +1,6 @@
 //! The kernel's transport counters: read for all NFS mounts at once, by a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::mounts::View;
@@ -31,6 +31,14 @@ impl Transports {
     pub(super) fn take_table(&mut self, table: &Table, now: Now) {
         for mount in table.mounts.iter().filter(|mount| mount.kind.is_some_and(|kind| kind.is_nfs())) {
             self.sources.entry(mount.view).or_insert_with(|| Source { next: Some(now), ..Source::default() });
+        }
+    }
+
+    /// Counters are read in these tables of containers, and in no others of theirs.
+    pub(super) fn want(&mut self, containers: &BTreeSet<View>, now: Now) {
+        self.sources.retain(|view, _| !view.is_container() || containers.contains(view));
+        for view in containers {
+            self.sources.entry(*view).or_insert_with(|| Source { next: Some(now), ..Source::default() });
         }
     }
 
@@ -72,5 +80,25 @@ impl Transports {
         }
         source.next = Some(now + (interval / 3).max(took * COST).min(interval).max(SHORTEST));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mounts::Process;
+
+    #[test]
+    fn tables_of_containers_are_read_while_they_are_wanted_and_those_of_the_host_always() {
+        let now = Now::from_secs(60);
+        let container = |pid| View::Container(Process { pid, start: 1 });
+        let mut transports = Transports::default();
+        transports.sources.insert(View::Host, Source { next: Some(now), ..Source::default() });
+        transports.want(&BTreeSet::from([container(7)]), now);
+        assert_eq!(transports.take_due(now), [View::Host, container(7)]);
+        transports.want(&BTreeSet::from([container(8)]), now);
+        assert!(!transports.ask_now(container(7), now), "nothing that waits for it waits for ever");
+        assert!(transports.counted(container(7), Duration::ZERO, now, Duration::from_secs(15)));
+        assert_eq!(transports.take_due(now), [container(8)]);
     }
 }

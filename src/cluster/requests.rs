@@ -3,7 +3,7 @@
 
 use super::node_mounts::RescueRequest;
 use super::{text, uses};
-use crate::pods::names::PodNames;
+use crate::pods::names::{PodNames, VolumeOrigin};
 use crate::snapshot::rfc3339 as time;
 use crate::snapshot::{MountStatus, Snapshot};
 use crate::verdict::State;
@@ -22,7 +22,14 @@ pub(super) fn of(snapshot: &Snapshot, names: &PodNames) -> Vec<RescueRequest> {
         let Some(gate) = mount.gate.as_ref().and_then(|gate| gate.report.clone()) else { continue };
         for place in uses::places(mount, names) {
             let Some(pod) = names.pod(&place.uid).filter(|pod| !pod.terminating) else { continue };
-            let volume = pod.volume_in(&place.directory).map_or(&place.directory, |volume| &volume.volume);
+            let named = pod.volume_in(&place.directory);
+            // The kubelet mounts no directory of the node: a new pod would get just what the host has there.
+            if named
+                .is_some_and(|volume| matches!(volume.origin, Some(VolumeOrigin::HostPath(_) | VolumeOrigin::Local)))
+            {
+                continue;
+            }
+            let volume = named.map_or(&place.directory, |volume| &volume.volume);
             let uid = if pod.api_uid.is_empty() { &place.uid } else { &pod.api_uid };
             requests.push(RescueRequest {
                 namespace: text::word(&pod.namespace),
@@ -52,7 +59,7 @@ mod tests {
     use super::*;
     use crate::cluster::node_mounts::{GateReport, GateRoot};
     use crate::pods::names::{PodName, VolumeName};
-    use crate::snapshot::GateStatus;
+    use crate::snapshot::{GateStatus, MountUser};
     use std::collections::HashMap;
 
     const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
@@ -93,6 +100,19 @@ mod tests {
         );
         assert_eq!((request.state.as_str(), request.refreshed.as_str()), ("stale", "2023-11-14T22:13:20Z"));
         assert_eq!(request.gate.root, GateRoot::Same);
+    }
+
+    #[test]
+    fn what_only_containers_have_is_asked_for_and_a_directory_of_the_node_never() {
+        let mut snapshot = snapshot(State::Lost, true);
+        let user = MountUser { pod_uid: UID.to_owned(), volume: "data".to_owned(), ..MountUser::default() };
+        for mount in &mut snapshot.mounts {
+            (mount.paths, mount.users) = (Vec::new(), vec![user.clone()]);
+        }
+        assert_eq!(of(&snapshot, &names(false)).len(), 1);
+        let mut pod = names(false).pod(UID).unwrap().clone();
+        pod.volumes[0].origin = Some(VolumeOrigin::HostPath("/mnt/nfs".into()));
+        assert!(of(&snapshot, &PodNames::new(HashMap::from([(UID.to_owned(), pod)]), true)).is_empty());
     }
 
     #[test]

@@ -31,6 +31,13 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// Each step of the tale, on an emulated CPU: an interval of 3 s, a deadline of 1.5 s, a look at containers each interval.
 const LIMIT: Duration = Duration::from_secs(40);
 
+const CONFIG: &str = "\
+interval: 3s
+timeout: 1500ms
+backoff_max: 6s
+remedy: {mode: dry-run, grace: 5s}
+";
+
 /// How a container's copy of its volume is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Copy {
@@ -109,7 +116,7 @@ pub(crate) fn tell() -> Result<()> {
     }
     let mut service = keep(&format!("{CGROUP}/system.slice/{SERVICE}"), &["--hold"])?;
     let log = File::create("/run/out/agent.log")?;
-    std::fs::write("/run/containers.yaml", "interval: 3s\ntimeout: 1500ms\nbackoff_max: 6s\n")?;
+    std::fs::write("/run/containers.yaml", CONFIG)?;
     let mut command = Command::new(AGENT);
     command.args(["run", "--config", "/run/containers.yaml", "--node-name", NODE, "--kubeconfig"]);
     command.arg(api.kubeconfig(Path::new("/run"))).args([
@@ -171,6 +178,7 @@ fn follow(api: &ApiServer, running: &mut [Child]) -> Result<()> {
     show("status", &["status"])?;
     metrics()?;
     cluster(api)?;
+    rescues(api)?;
 
     let first = running.first_mut().context("no container")?;
     first.kill()?;
@@ -372,6 +380,28 @@ fn cluster(api: &ApiServer) -> Result<()> {
     if let Some(object) = api.object("nodemounts", "", NODE) {
         let status = &object["status"];
         println!("$ kubectl get nm: {}", json!({"node": NODE, "status": status["summary"], "pods": status["pods"]}));
+    }
+    Ok(())
+}
+
+/// Restarting the pods helps, and the agent asks for that: the gate was open for what only containers have.
+fn rescues(api: &ApiServer) -> Result<()> {
+    let begin = Instant::now();
+    let asked = || -> Vec<serde_json::Value> {
+        let object = api.object("nodemounts", "", NODE).unwrap_or_default();
+        let requests = object["status"]["requests"].as_array().cloned().unwrap_or_default();
+        requests.into_iter().filter(|request| request["cause"] == "remounted_on_host").collect()
+    };
+    let of = |pod: &Pod| asked().into_iter().find(|request| request["pod"] == pod.name);
+    // The gate takes two trial mounts, and NodeMounts is written every ten seconds at most.
+    while !PODS.iter().all(|pod| of(pod).is_some()) {
+        ensure!(begin.elapsed() < LIMIT, "no rescue asked for every pod: {:#?}", asked());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    println!("$ kubectl get nm {NODE} -o jsonpath={{.status.requests}}");
+    for request in PODS.iter().filter_map(of) {
+        let gate = &request["gate"];
+        println!("{} {} {}: {} {}", request["pod"], request["volume"], request["state"], gate["root"], gate["words"]);
     }
     Ok(())
 }
