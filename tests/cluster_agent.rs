@@ -115,7 +115,10 @@ fn what_people_see_of_a_node_with_dead_mounts() {
         let hung = api.objects("events").iter().filter(|event| event["reason"] == "MountHung").count();
         let pending = api.objects("events").iter().filter(|event| event["reason"] == "MountPending").count();
         let status = &node_mounts()["status"];
-        (hung == 3 && pending == 1 && status["dead"] == 3 && status["pending"] == 1).then_some(())
+        let said = hung == 3 && pending == 1 && status["dead"] == 3 && status["pending"] == 1;
+        // Its message follows ten seconds after the one before.
+        let condition = api.object("nodes", "", NODE).map(|node| describe_conditions(&node)).unwrap_or_default();
+        (said && condition.contains("3 hung") && condition.contains("pods wait for")).then_some(())
     });
     let address = agent.ui_address();
     let status = Command::new(PROGRAM).args(["status", "--address", &address.to_string()]).output().unwrap();

@@ -46,6 +46,7 @@ impl Condition {
         let Some(worst) = worst else {
             let mounts = snapshot.mounts.len();
             let message = format!("{mounts} network mount{} and none is dead", if mounts == 1 { "" } else { "s" });
+            let message = text::line(&format!("{message}{}", waiting(snapshot)), MESSAGE);
             return Some(Condition { status: "True", reason: "MountsHealthy".to_owned(), message });
         };
         let count = |state: State| (state, dead.iter().filter(|mount| mount.state == state).count());
@@ -57,11 +58,12 @@ impl Condition {
             .collect();
         let cause = worst.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
         let message = format!(
-            "{}; worst: {} is {}{cause} since {}",
+            "{}; worst: {} is {}{cause} since {}{}",
             counts.join(", "),
             text::word(&worst.source),
             worst.state,
-            time(worst.since)
+            time(worst.since),
+            waiting(snapshot)
         );
         Some(Condition { status: "False", reason: word(worst.state), message: text::line(&message, MESSAGE) })
     }
@@ -74,6 +76,17 @@ impl Condition {
             message: "the agent of this node ended; nobody looks at its mounts".to_owned(),
         }
     }
+}
+
+/// Volumes that pods wait for. They are no mounts of this node yet, so they turn nothing False: the reason why pods do not
+/// start here is what people look for in this place.
+fn waiting(snapshot: &Snapshot) -> String {
+    let mut blocked = snapshot.pending.iter().filter(|row| row.blocked);
+    let Some(longest) = blocked.next() else { return String::new() };
+    let others = blocked.count();
+    let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+    let cause = longest.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!("; pods wait for {}{cause}{more}, which cannot be mounted", text::word(&longest.source))
 }
 
 /// `MountsHung`, as the reasons of Events are worded.

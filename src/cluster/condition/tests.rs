@@ -56,3 +56,26 @@ async fn what_an_agent_before_left_is_gone_on_with() {
     voice.hear(condition("False", "1 stale"), now);
     assert_eq!(voice.next(now).map(|(_, turned)| turned), Some(true));
 }
+
+#[test]
+fn what_pods_wait_for_is_said_and_turns_nothing_false() {
+    use crate::snapshot::PendingVolume;
+    let golden = include_str!("../../../tests/fixtures/golden/snapshot.json");
+    let mut snapshot: Snapshot = serde_json::from_str(golden).unwrap();
+    (snapshot.ready, snapshot.pending) = (true, Vec::new());
+    let said = |snapshot: &Snapshot| Condition::of(snapshot).map(|condition| (condition.status, condition.message));
+    let (status, before) = said(&snapshot).unwrap();
+    let row = |source: &str, blocked| PendingVolume {
+        source: source.to_owned(),
+        cause: Some(crate::verdict::Cause::ServerRefused),
+        blocked,
+        ..PendingVolume::default()
+    };
+    snapshot.pending = vec![row("slow:/x", false)];
+    assert_eq!(said(&snapshot), Some((status, before.clone())), "it may only be slow");
+    snapshot.pending.extend([row("srv:/a", true), row("srv:/b", true)]);
+    let words = "; pods wait for srv:/a (server_refused) and 1 more, which cannot be mounted";
+    assert_eq!(said(&snapshot), Some((status, format!("{before}{words}"))));
+    snapshot.mounts.clear();
+    assert_eq!(said(&snapshot), Some(("True", format!("0 network mounts and none is dead{words}"))));
+}
