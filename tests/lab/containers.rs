@@ -28,12 +28,12 @@ const CGROUP: &str = "/sys/fs/cgroup";
 /// Where containers see their volume.
 const DATA: &str = "/mnt/data";
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// Each step of the tale, on an emulated CPU: an interval of 3 s, a deadline of 1.5 s, a look at containers each interval.
+/// Each step of the tale, on an emulated CPU: an interval and a deadline of 3 s, a look at containers each interval.
 const LIMIT: Duration = Duration::from_secs(40);
 
 const CONFIG: &str = "\
 interval: 3s
-timeout: 1500ms
+timeout: 3s
 backoff_max: 6s
 remedy: {mode: dry-run, grace: 5s}
 ";

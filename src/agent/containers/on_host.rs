@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::AbsentMount;
 use crate::agent::core::Core;
-use crate::agent::target::Target;
+use crate::agent::target::{Key, Target};
 use crate::mounts::{Kind, Mount, Origin, Process, View, octal};
 use crate::pods::names::VolumeOrigin;
 use crate::probe::schedule::TargetId;
@@ -29,7 +29,12 @@ impl Core {
         let mut known = target.was_on_host;
         for (uid, path, mount) in of_members {
             if let Some((host_path, mount_id)) = self.volumes.of_this_source(uid, &mount.source, path) {
-                return Some(remounted(host_path, self.registry.by_mount_id(mount_id), target));
+                let there = self.registry.by_mount_id(mount_id);
+                // The same superblock, and a root that could not be identified in time: most likely the very same mount.
+                if there.is_some_and(|there| there.dev == target.dev && !matches!(there.key, Key::Root { .. })) {
+                    return None;
+                }
+                return Some(remounted(host_path, there, target));
             }
             let Some(uid) = uid else { continue };
             // A directory of a volume, whose own mount the host gave up: the volume itself was mounted anew, or is there
@@ -121,5 +126,71 @@ impl AbsentMount {
             view,
             hidden_by: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::super::{Seen, SeenMount, Volumes};
+    use super::*;
+    use crate::agent::registry::{Newcomer, watched};
+    use crate::config::Config;
+    use crate::mounts::filter::Filter;
+    use crate::mounts::mountinfo;
+    use crate::pods::cgroup::Owner;
+    use crate::pods::namespaces::Holder;
+    use crate::probe::Identity;
+    use crate::probe::image::Image;
+    use crate::probe::pool::{Limits, Pool};
+    use crate::probe::schedule::Now;
+
+    const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
+
+    /// What the host has of a pod's volume on superblock `host`, identified as this root, beside a container that has root 1
+    /// of superblock 40.
+    fn beside(host: u32, root: Option<u8>) -> Option<OnHost> {
+        let pool = Pool::new(Image::of_this_binary().unwrap(), Limits { warm: 1, max: 4, per_owner: 4 });
+        let mut core = Core::new(Config::default(), Filter::default(), pool, "node".to_owned(), true);
+        let identity = |root| Identity { handle: vec![root], ino: 2, unique_mount_id: None };
+        let line =
+            |id: u32, dev: u32, path: &str| format!("{id} 1 0:{dev} / {path} rw - nfs4 srv:/x rw,addr=10.0.0.1\n");
+        let volume = format!("/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~nfs/pv-1");
+        let of_host = mountinfo::parse(line(30, host, &volume).as_bytes(), View::Host).mounts;
+        core.volumes = Volumes::of(&of_host);
+        for newcomer in core.registry.update(&watched(&of_host, &core.filter)).to_identify {
+            core.registry.identified(&newcomer, root.map(identity).as_ref(), 0.0).unwrap();
+        }
+        let process = Process { pid: 7, start: 1 };
+        let of_container = mountinfo::parse(line(90, 40, "/data").as_bytes(), View::Container(process)).mounts;
+        let seen =
+            |mount: &Mount| SeenMount { source: mount.source.clone(), root: mount.root.clone(), read_only: false };
+        let mounts: HashMap<u64, SeenMount> = of_container.iter().map(|mount| (mount.id, seen(mount))).collect();
+        let holder = Holder::Of(Arc::new(Owner::parse(
+            format!("0::/kubepods/besteffort/pod{UID}/{}\n", "a".repeat(64)).as_bytes(),
+        )));
+        assert_eq!(holder.pod_uid(), Some(UID));
+        core.containers.views.insert(process, Seen { holder, first: Now::ZERO, hash: 0, mounts });
+        let alone = |mount| Newcomer { mount, through: None, label: None, owner: None, alone: true };
+        let newcomers = of_container.into_iter().map(alone).collect();
+        let changes = core.registry.update_view(View::Container(process), newcomers);
+        let id = core.registry.identified(&changes.to_identify[0], Some(&identity(1)), 0.0).unwrap();
+        core.on_host(id)
+    }
+
+    #[tokio::test]
+    async fn a_mount_of_the_host_that_could_not_be_identified_is_no_new_one() {
+        let remounted = |differs| {
+            Some(OnHost::Remounted {
+                path: format!("/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~nfs/pv-1"),
+                differs,
+            })
+        };
+        assert_eq!(beside(40, None), None, "the same superblock, and nobody knows which root");
+        assert_eq!(beside(40, Some(2)), remounted(true));
+        assert_eq!(beside(41, None), remounted(false));
+        assert_eq!(beside(41, Some(1)), remounted(false));
     }
 }
