@@ -1,10 +1,12 @@
 //! Pods that wait for a volume: when it is looked, whom it is asked, what of it the snapshot has ([`crate::pending`]).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::core::{Core, Event};
 use crate::diagnose::options::MountOptions;
 use crate::diagnose::server::offered;
+use crate::mounts::source::NFS_PORT;
 use crate::pending::book::{Answer, Book, LISTED};
 use crate::pending::mounting::{self, Mounting};
 use crate::pending::{Wanted, mounted, not_shared, waiting};
@@ -60,7 +62,7 @@ impl Core {
     }
 
     fn ask_for_offer(&mut self, wanted: Wanted) {
-        let resolver = self.resolver.clone();
+        let (resolver, turns) = (self.resolver.clone(), self.book.clone());
         let (proc_root, deadline) = (self.config.proc_root.clone(), self.servers.deadline());
         let checked = self.unix_now();
         self.running.spawn(async move {
@@ -68,6 +70,13 @@ impl Core {
             let options =
                 MountOptions::parse(&wanted.server.options).or_else(|_| MountOptions::parse("")).unwrap_or_default();
             let server = &wanted.server;
+            let port = options.port.unwrap_or(NFS_PORT);
+            // Mounts of the same server may be asked about just now. Without an address there is nobody to disturb.
+            let address = resolver.resolve(&server.name, deadline).await.first();
+            let _turn = match address {
+                Some(address) => Some(turns.next_turn(SocketAddr::new(address, port)).await),
+                None => None,
+            };
             let offer =
                 offered(&server.name, &wanted.export, server.efs, &options, &resolver, &proc_root, deadline).await;
             let answer = Answer {
@@ -100,6 +109,8 @@ impl Core {
     pub(super) fn on_offered(&mut self, wanted: &Wanted, answer: Answer) {
         let now = self.now();
         self.pending_pods.book.answered(wanted, answer, now);
+        // Whose turn it was not may have it now.
+        self.next_inquiry = now;
         self.news = true;
     }
 

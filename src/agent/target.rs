@@ -13,16 +13,14 @@ use super::containers::{AbsentMount, Users};
 use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
-use crate::mounts::{Dev, Mount, View};
+use crate::mounts::source::NFS_PORT;
+use crate::mounts::{Dev, Mount, Origin, View};
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::Place;
 use crate::probe::{Identity, Sentinel, Space, StepResult};
 use crate::snapshot::UnixSeconds;
 use crate::verdict::judge::Decision;
 use crate::verdict::{Cause, Evidence, Facts, Finding, Judgement, Memory, OnHost, State, Tuning, Verdict};
-
-/// NFS over TCP, where the mount says nothing else.
-const NFS_PORT: u16 = 2049;
 
 /// What tells one target from another (DESIGN section 2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

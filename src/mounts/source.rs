@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, octal};
 
 /// Port of NFS over TCP and UDP where the options do not say.
-const NFS_PORT: u16 = 2049;
+pub(crate) const NFS_PORT: u16 = 2049;
 /// Port of NFS over RDMA (RFC 8267).
 const NFS_RDMA_PORT: u16 = 20049;
 /// Port of SMB over TCP.

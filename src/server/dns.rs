@@ -46,6 +46,15 @@ pub enum Resolution {
 }
 
 impl Resolution {
+    /// The address that the resolver prefers.
+    #[must_use]
+    pub fn first(&self) -> Option<IpAddr> {
+        match self {
+            Resolution::Found { addresses, .. } => addresses.first().copied(),
+            _ => None,
+        }
+    }
+
     /// The name leads elsewhere: it was resolved, completely, and the address is not among its addresses.
     #[must_use]
     pub fn excludes(&self, address: IpAddr) -> bool {

@@ -60,7 +60,7 @@ impl AdviceFacts<'_> {
             "ceph" => 6789,
             "lustre" => 988,
             "9p" => 564,
-            _ => 2049,
+            _ => crate::mounts::source::NFS_PORT,
         };
         self.port.unwrap_or(usual)
     }
