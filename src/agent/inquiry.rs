@@ -59,6 +59,8 @@ struct Inquiry {
     /// When the server first answered for the handle, in the present hang.
     answered_while_hung: Option<Now>,
     found: Option<(Now, Examined)>,
+    /// Where the name of what is behind its local proxy led last.
+    behind: Option<IpAddr>,
 }
 
 /// What one examination brought.
@@ -205,6 +207,9 @@ impl Core {
         let Some(mut question) = question else { return };
         // Only whether it may be mounted is mountd's to say. What hangs is mounted, and a silent one would cost deadlines.
         question.mountd &= matches!(symptom, None | Some(Symptom::Refused));
+        if let Some(proxy) = &mut question.proxy {
+            proxy.led_to = inquiry.behind;
+        }
         inquiry.in_flight = true;
         self.inquiries.under_way += 1;
         let deadline = self.servers.deadline();
@@ -240,6 +245,7 @@ impl Core {
         let (seen, looked) = (seen_of(target, present), looked_since(target));
         let Some(inquiry) = self.inquiries.targets.get_mut(&id) else { return };
         inquiry.in_flight = false;
+        inquiry.behind = report.examination.behind_proxy().or(inquiry.behind);
         if present != Some(Symptom::Hung) {
             inquiry.answered_while_hung = None;
         }
@@ -354,10 +360,7 @@ fn answers_for_root(found: &Examination) -> bool {
 }
 
 fn new_address(examination: &Examination) -> Option<IpAddr> {
-    match &examination.name.as_ref()?.resolution {
-        Resolution::Found { addresses, .. } => addresses.first().copied(),
-        _ => None,
-    }
+    examination.name.as_ref()?.resolution.first()
 }
 
 /// The same of a connection and NULL alone.

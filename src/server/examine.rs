@@ -22,13 +22,11 @@ use super::proxy::{self, ProxyProcess};
 use super::{Connect, NfsVersion, nfs3, nfs4, portmap};
 use crate::mounts::Mount;
 use crate::mounts::efs::EfsMount;
+use crate::mounts::source::NFS_PORT;
 
 /// Deadlines that an examination may take: name, connection, two versions, handle, path (which may be long), grace,
 /// portmapper, four of mountd, name and connection behind a proxy.
 pub const MOST_QUESTIONS: u32 = 13 + nfs4::MAX_COMPOUNDS;
-
-/// NFS over TCP, where nothing else is said.
-const NFS_PORT: u16 = 2049;
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +58,8 @@ pub struct ProxyQuestion {
     pub pid: Option<u32>,
     /// DNS name of the mount targets behind it.
     pub target: Option<String>,
+    /// Where that name led earlier. What cuts a host off takes its resolver away, too.
+    pub led_to: Option<IpAddr>,
 }
 
 impl Question {
@@ -79,6 +79,7 @@ impl Question {
         let proxy = origin.proxy_port.map(|_| ProxyQuestion {
             pid: efs.and_then(|efs| efs.pid),
             target: efs.and_then(proxy::mount_target_name),
+            led_to: None,
         });
         Some(Question {
             // Behind a proxy the name is the file system's id, for people.
@@ -204,6 +205,12 @@ impl Examination {
             NfsVersion::V3 => self.v3.as_ref(),
             NfsVersion::V4 => self.v4.as_ref(),
         }
+    }
+
+    /// Where the name of what is behind the local proxy leads.
+    #[must_use]
+    pub fn behind_proxy(&self) -> Option<IpAddr> {
+        first(self.proxy.as_ref()?.name.as_ref())
     }
 
     /// The server's name was resolved and no longer leads to the address that the mount talks to.
@@ -339,7 +346,7 @@ async fn ask_proxy(proxy: &ProxyQuestion, resolver: &Resolver, proc_root: &Path,
     let mut look = ProxyLook { process: proxy::process(proc_root, proxy.pid), name: None, connect: None };
     let Some(target) = &proxy.target else { return look };
     let name = look_up(resolver, target, deadline).await;
-    let address = first(Some(&name));
+    let address = first(Some(&name)).or(proxy.led_to);
     look.name = Some(name);
     if let Some(address) = address {
         let mut link = Link::new(SocketAddr::new(address, NFS_PORT), Port::Ordinary, deadline);
@@ -362,10 +369,7 @@ async fn look_up(resolver: &Resolver, name: &str, deadline: Duration) -> NameChe
 }
 
 fn first(name: Option<&NameCheck>) -> Option<IpAddr> {
-    match &name?.resolution {
-        Resolution::Found { addresses, .. } => addresses.first().copied(),
-        _ => None,
-    }
+    name?.resolution.first()
 }
 
 async fn timed<T>(question: impl Future<Output = Result<T, Failure>>) -> Check<T> {

@@ -189,8 +189,19 @@ fn a_mount_through_a_proxy_names_what_is_behind_it() {
     let efs = files.lookup(20173, Path::new("/m")).unwrap();
     let question = Question::of(&mount, &[], Some(efs)).unwrap();
     let target = "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com".to_owned();
-    assert_eq!(question.proxy, Some(ProxyQuestion { pid: Some(4711), target: Some(target) }));
+    assert_eq!(question.proxy, Some(ProxyQuestion { pid: Some(4711), target: Some(target), led_to: None }));
     assert_eq!((question.name, question.port, question.export.as_deref()), (None, 20173, Some("/")));
+}
+
+/// A host that is cut off has no resolver either.
+#[tokio::test]
+async fn what_is_behind_a_proxy_is_tried_where_its_name_led_earlier() {
+    for (led_to, tried) in [(None, false), (Some(LOCALHOST), true)] {
+        let proxy = ProxyQuestion { pid: None, target: Some("gone.invalid".to_owned()), led_to };
+        let look = ask_proxy(&proxy, &Resolver::default(), Path::new("/proc"), BRIEF).await;
+        assert!(look.name.is_some_and(|name| name.resolution.first().is_none()));
+        assert_eq!(look.connect.is_some(), tried);
+    }
 }
 
 /// Whoever examines a server knows its pulse too, and need not ask for it once more.
