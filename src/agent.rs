@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::snapshot::{Snapshot, UnixSeconds, rfc3339};
 
 pub use lookup::check;
-pub(crate) use lookup::holder;
+pub(crate) use lookup::{check_by_writing, holder};
 pub use run::{Reload, run};
 
 /// What one pass over the mounts found.

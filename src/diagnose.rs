@@ -49,6 +49,8 @@ pub struct Options {
     pub mount: MountOptions,
     /// Make no trial mount.
     pub no_mount: bool,
+    /// Write a canary on the mounted path.
+    pub write: bool,
     /// Region of an EFS file system.
     pub region: Option<String>,
     /// Its access point.

@@ -230,3 +230,50 @@ fn two_nodes_see_each_other_and_one_that_ends_falls_silent() {
     one.eventually(&volume.directory, PATIENCE, |mount| !mount.findings.contains(&Finding::PeerSilent));
     drop(other);
 }
+
+/// What `diagnose --write` prints, and its exit code.
+fn diagnose(volume: &Volume, config: &str, write: &str) -> (serde_json::Value, i32) {
+    let mut command = std::process::Command::new(common::agent::PROGRAM);
+    command.args(["diagnose", "--json", "--config", config, write]).arg(&volume.directory);
+    let output = command.output().unwrap();
+    (serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}")), output.status.code().unwrap())
+}
+
+/// The outcome and the answer of its step `write`.
+fn written(document: &serde_json::Value) -> (&str, &str) {
+    let steps = document["steps"].as_array().unwrap();
+    let step = steps.iter().find(|step| step["step"] == "write").unwrap();
+    (step["outcome"].as_str().unwrap(), step["answer"].as_str().unwrap())
+}
+
+#[test]
+fn a_write_that_a_person_asks_for_leaves_what_it_found() {
+    let Some(sandbox) = Sandbox::enter("a_write_that_a_person_asks_for_leaves_what_it_found") else { return };
+    let volume = Volume::with_data(&sandbox);
+    let config = config(&sandbox, "");
+    let (well, code) = diagnose(&volume, &config, "--write");
+    assert_eq!((written(&well).0, code), ("ok", 0), "{well}");
+    assert!(well["summary"].as_str().unwrap().contains("was read back"), "{well}");
+    assert!(!volume.ours().exists(), "what was not there before is gone again");
+    let (refused, code) = diagnose(&volume, &config, "--write=uid=1000");
+    assert_eq!((written(&refused).0, code), ("ok", 0), "anybody may write there: {refused}");
+    std::fs::set_permissions(&volume.directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (refused, code) = diagnose(&volume, &config, "--write=uid=1000");
+    assert_eq!((written(&refused).0, code, &refused["state"]), ("failed", 1, &"denied".into()), "{refused}");
+    assert!(written(&refused).1.contains("EACCES"), "{refused}");
+
+    // The record of an agent that writes there, too, stays.
+    let agent = Agent::start(&["--config", &config]);
+    agent.eventually(&volume.directory, PATIENCE, ended("ok"));
+    drop(agent);
+    let before = volume.files();
+    let (well, code) = diagnose(&volume, &config, "--write");
+    assert_eq!((written(&well).0, code, volume.files()), ("ok", 0, before), "{well}");
+    volume.assert_clean();
+
+    std::fs::remove_dir_all(volume.ours()).unwrap();
+    std::fs::remove_file(volume.directory.join("data")).unwrap();
+    let (empty, _) = diagnose(&volume, &config, "--write");
+    assert_eq!(written(&empty).0, "skipped", "whoever keeps it empty wants it empty: {empty}");
+    assert!(!volume.ours().exists());
+}

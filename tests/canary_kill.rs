@@ -132,6 +132,7 @@ fn spec(volume: &Volume) -> CanarySpec {
         writer: Some("uid=1000".parse().unwrap()),
         reader: Some("uid=2000".parse().unwrap()),
         allow_empty_root: false,
+        once: false,
         sample: 4,
         cursor: 0,
         ask: Vec::new(),

@@ -25,7 +25,7 @@ use crate::probe::wire::{Answer, Job};
 use crate::probe::{ProbeReport, Space, StepResult};
 use crate::snapshot::{CanaryStatus, PeerStatus, UnixSeconds};
 use crate::verdict::judge::words::errno_name;
-use crate::verdict::{CanaryOutcome, CanaryView, Finding, Observation};
+use crate::verdict::{CanaryOutcome, CanaryView, Finding, Observation, State};
 
 /// Canaries at a time, and for one owner. Each is a process of its own that mostly takes milliseconds.
 const LIMITS: Limits = Limits { warm: 0, max: 16, per_owner: 4 };
@@ -174,7 +174,7 @@ impl Core {
     pub(super) fn begin_canary(&mut self, id: TargetId, report: &ProbeReport) {
         let now = self.now();
         self.drop_unwanted_canary(id);
-        if self.one_pass || self.canaries.switch.is_off() || !fits(report, self.config.slow) {
+        if self.canaries.switch.is_off() || !fits(report, self.config.slow) {
             return;
         }
         self.ask_home(now);
@@ -203,6 +203,13 @@ impl Core {
             let outcome = pool.run(Job::Canary(Box::new(spec)), &owner, Class::Hopeful, deadline, deadline).await;
             Event::Canaried { id, dev, report, outcome }
         });
+    }
+
+    /// A canary is wanted where all is well so far, and did not come to its end yet: a pass that writes waits for it.
+    pub(super) fn writing(&self) -> bool {
+        let wanted = |target: &&Target| target.canary.is_none() && target.verdict.state == State::Healthy;
+        let mut targets = self.registry.targets.values().filter(wanted);
+        !self.canaries.switch.is_off() && targets.any(|target| self.canary_member(target).is_some())
     }
 
     /// What a canary found is no news of a mount that has none any more.
@@ -244,10 +251,11 @@ impl Core {
             writer: self.config.canary_identity.clone(),
             reader: self.config.canary_reader.clone(),
             allow_empty_root: self.config.canary_empty_root,
-            sample: SAMPLE,
+            once: self.one_pass,
+            sample: if self.one_pass { 0 } else { SAMPLE },
             cursor: known.map_or(0, |canary| canary.cursor),
             ask: known.map(|canary| canary.peers.to_ask(SAMPLE)).unwrap_or_default(),
-            entries: looked.is_none_or(|at| now.saturating_sub(at) >= ENTRIES_EVERY),
+            entries: !self.one_pass && looked.is_none_or(|at| now.saturating_sub(at) >= ENTRIES_EVERY),
             cgroup: CgroupSpec { proc_root: self.proc_root_bytes(), run: self.canaries.run.clone(), dev: target.dev },
         }
     }

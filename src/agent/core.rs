@@ -168,7 +168,10 @@ impl Core {
     pub(super) fn new(config: Config, filter: Filter, pool: Pool, node: String, one_pass: bool) -> Core {
         let pace = pace(&config);
         let mut canaries = Canaries::new(&pool);
-        canaries.switch.set_globs(canary::globs(&config));
+        // A single pass writes only where it is asked to ([`super::lookup::check_by_writing`]).
+        if !one_pass {
+            canaries.switch.set_globs(canary::globs(&config));
+        }
         Core {
             canaries,
             filter,

@@ -22,6 +22,19 @@ use crate::mounts::{Mount, View};
 /// # Errors
 /// What keeps the pass from being made: the mount table cannot be read, no worker can be started.
 pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckResult> {
+    pass(config, paths, false).await
+}
+
+/// The same over the mount that holds a path (absolute), and if reading is well a canary is written there, once, as the
+/// configured identity.
+///
+/// # Errors
+/// As of [`check`].
+pub(crate) async fn check_by_writing(config: &Config, path: PathBuf) -> anyhow::Result<CheckResult> {
+    pass(config, &[path], true).await
+}
+
+async fn pass(config: &Config, paths: &[PathBuf], write: bool) -> anyhow::Result<CheckResult> {
     // One round: no target comes due twice.
     let config =
         Config { interval: Duration::from_secs(3600), backoff_max: Duration::from_secs(3600), ..config.clone() };
@@ -30,6 +43,10 @@ pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckRe
     let mut core = build(config, true)?;
     let (only, not_monitored) = narrow(&table, &core.filter, paths);
     core.only = only;
+    if write {
+        let held = paths.iter().filter_map(|path| holder(&table.mounts, path));
+        core.canaries.switch.request(held.map(|mount| mount.mountpoint.clone()).collect());
+    }
     core.stats.host_error = table.host_error.as_ref().map(ToString::to_string);
     core.take_table(table);
     drive(&mut core, limit).await.context("the pass did not come to its end")?;
@@ -40,7 +57,7 @@ pub async fn check(config: &Config, paths: &[PathBuf]) -> anyhow::Result<CheckRe
 pub(super) async fn drive(core: &mut Core, limit: Instant) -> anyhow::Result<()> {
     loop {
         core.tick();
-        if core.ready() && core.suspected.is_empty() && !core.servers.asking() && !core.asking() {
+        if core.ready() && core.suspected.is_empty() && !core.writing() && !core.servers.asking() && !core.asking() {
             return Ok(());
         }
         let wake = core.next_wake().map_or(limit, |at| core.start + at);

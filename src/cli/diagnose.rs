@@ -28,6 +28,9 @@ pub(super) struct DiagnoseArgs {
     /// Make no trial mount.
     #[arg(long, env = "MOUNTWARDEN_NO_MOUNT", hide_env = true)]
     no_mount: bool,
+    /// Write one small file on the mounted path, read it back and take it away again; as this user, or as the one named.
+    #[arg(long, value_name = "IDENTITY", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    write: Option<String>,
     /// Region of an EFS file system [default: AWS_REGION].
     #[arg(long, env = "MOUNTWARDEN_REGION", value_name = "REGION", hide_env = true)]
     region: Option<String>,
@@ -53,15 +56,26 @@ pub(super) fn diagnose(arguments: &DiagnoseArgs) -> Exit {
 }
 
 fn ask(arguments: &DiagnoseArgs) -> anyhow::Result<Diagnosis> {
-    let config = arguments.settings.load()?;
+    let mut config = arguments.settings.load()?;
     let subject = match &arguments.subject {
         Subject::Path(path) => Subject::Path(absolute(path)?),
         other => other.clone(),
     };
+    if let Some(identity) = &arguments.write {
+        anyhow::ensure!(
+            matches!(subject, Subject::Path(_)),
+            "--write needs a mounted path: an export that is not mounted cannot be written to"
+        );
+        if !identity.is_empty() {
+            let ids = identity.parse().map_err(|why| anyhow::anyhow!("--write={identity}: {why}"))?;
+            config.canary_identity = Some(ids);
+        }
+    }
     let region = arguments.region.clone().or_else(region_of_the_environment);
     let options = Options {
         mount: arguments.options.clone(),
         no_mount: arguments.no_mount,
+        write: arguments.write.is_some(),
         region,
         access_point: arguments.access_point.clone(),
     };

@@ -81,6 +81,7 @@ What is asked depends on what is named:
   PATH             its mount: table, options, probe in a worker, server, who waits, who uses it
   SERVER:/EXPORT   nothing has to be mounted: name, connection, NFS service, path, a trial mount
   fs-...[:/DIR]    the same of an EFS file system, by its region (--region)
+--write writes one small file to .mountwarden/ in the root of a mounted PATH, reads it back and takes it away again.
 The trial mount takes root; it has no path, nobody sees it, and it is gone when the program ends.
 Each step has the deadline --timeout, and nothing that hangs keeps it from the next one.
 
@@ -88,6 +89,7 @@ Exits 0 well, 1 degraded, 2 dead or cannot be mounted, 3 could not tell.
 
 Examples:
   mountwarden diagnose /var/lib/kubelet/pods/UID/volumes/kubernetes.io~nfs/data
+  mountwarden diagnose --write='uid=1000 gid=2000' /mnt/data
   mountwarden diagnose 10.0.0.5:/srv/data -o vers=4.1,noresvport
   mountwarden diagnose '[fd00::5]:/data' --no-mount --json
   mountwarden diagnose fs-0123456789abcdef0:/app --region eu-west-1";

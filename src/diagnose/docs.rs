@@ -10,13 +10,16 @@ pub const HEAD: &str = "# mountwarden diagnose
 32\"), step by step, and ends with the cause and what to do. It needs no agent, no cluster, no configuration.
 
     mountwarden diagnose PATH                       a mount: table, probe, server, who waits, who uses it, a trial mount
+    mountwarden diagnose --write PATH               the same, and whether it can be written to
     mountwarden diagnose SERVER:/EXPORT [-o LIST]   an export; LIST as in fstab or mountOptions
     mountwarden diagnose fs-...[:/DIR] --region R   an EFS file system
 
 It never touches the path itself: what could hang runs in worker processes. Each step has the deadline `--timeout`. The
 trial mount is made as root without a path, in no mount table, read-only, and is gone when the program ends; `--no-mount`
-leaves it out. Whether a mount can be *written* to is not tried. Exit codes: 0 well, 1 degraded, 2 dead or cannot be
-mounted, 3 could not tell. `--nagios` prints one line for a monitoring system.
+leaves it out. Nothing is written, unless `--write` asks for it: then one small file is written to `.mountwarden/` in the
+root of the mount, read back, and taken away again, as a [canary](canary.md) does it; `--write=uid=1000` does so as that
+user. Exit codes: 0 well, 1 degraded, 2 dead or cannot be mounted, 3 could not tell. `--nagios` prints one line for a
+monitoring system.
 
 ## The JSON document
 

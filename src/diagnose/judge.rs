@@ -147,7 +147,7 @@ fn good(answers: &Answers<'_>, summary: String) -> Verdict {
                 .to_owned(),
         );
     }
-    todo.push("Reading was tried, writing was not: whether it may be written to, and has room, shows only where a canary is configured.".to_owned());
+    todo.push("Reading was tried, writing was not: whether it may be written to, and has room, shows only once it is mounted: `mountwarden diagnose --write PATH` tries it, and a canary goes on trying.".to_owned());
     Verdict { result, cause: None, summary, todo }
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn diagnose(path: &Path, asked: &Asked<'_>, config: &Config) ->
         return Ok(Err("no mount holds this path".to_owned()));
     };
     let label = octal::label(mount.mountpoint.as_os_str());
-    let (status, took) = look(path, mount, config).await?;
+    let (status, took) = look(path, mount, config, false).await?;
     let Some(mut status) = status else {
         return Ok(Err(format!(
             "it lies on {label}, which is {}: no network filesystem that is watched",
@@ -53,11 +53,18 @@ pub(super) async fn diagnose(path: &Path, asked: &Asked<'_>, config: &Config) ->
     let mut steps = vec![in_table(mount), options(&status), probe(&status, took)];
     if status.cause == Some(Cause::AgentOverloaded) {
         // This host was too busy to tell. That passes, more often than not.
-        let (again, took) = look(path, mount, config).await?;
+        let (again, took) = look(path, mount, config, false).await?;
         if let Some(again) = again {
             steps.push(probe(&again, took));
             status = again;
         }
+    }
+    let mut written = false;
+    if asked.options.write {
+        let (step, after) = write(path, mount, &status, config).await?;
+        written = step.outcome == Outcome::Ok;
+        steps.push(step);
+        status = after.unwrap_or(status);
     }
     let server = ServerSide::ask(mount, &status, asked).await;
     steps.extend(server.steps);
@@ -66,15 +73,24 @@ pub(super) async fn diagnose(path: &Path, asked: &Asked<'_>, config: &Config) ->
     let conclusion = server.conclusion;
     let cause = conclusion.cause.or(status.cause).filter(|cause| *cause != Cause::Unknown);
     let state = state(&status, cause);
-    let (summary, mut todo) = words(&status, state, cause, &conclusion, &server.trial, &label);
+    let (summary, mut todo) = words(&status, state, cause, &conclusion, &server.trial, &label, written);
     todo.extend(server.notes);
     Ok(Ok(Found { steps, status, state, cause, candidates: conclusion.candidates, summary, todo }))
 }
 
-/// One pass of `check` over the mount; what it says of it, and how long it took.
-async fn look(path: &Path, mount: &Mount, config: &Config) -> anyhow::Result<(Option<MountStatus>, Duration)> {
+/// One pass of `check` over the mount, with a canary or without; what it says of it, and how long it took.
+async fn look(
+    path: &Path,
+    mount: &Mount,
+    config: &Config,
+    write: bool,
+) -> anyhow::Result<(Option<MountStatus>, Duration)> {
     let begin = Instant::now();
-    let pass = crate::agent::check(config, &[path.to_owned()]).await?;
+    let pass = if write {
+        crate::agent::check_by_writing(config, path.to_owned()).await?
+    } else {
+        crate::agent::check(config, &[path.to_owned()]).await?
+    };
     let (label, dev) = (octal::label(mount.mountpoint.as_os_str()), mount.dev.to_string());
     let of = |status: &MountStatus| status.dev == dev && (status.paths.contains(&label) || status.mountpoint == label);
     Ok((pass.snapshot.mounts.into_iter().find(of), begin.elapsed()))
@@ -131,6 +147,34 @@ fn probe(status: &MountStatus, took: Duration) -> StepReport {
         answer += &format!(" ({})", steps.join(", "));
     }
     StepReport::made(StepName::Probe, outcome, "does it answer a worker that may be lost?", answer, took)
+}
+
+/// Writes a canary, where reading is well; what is known of the mount then.
+async fn write(
+    path: &Path,
+    mount: &Mount,
+    before: &MountStatus,
+    config: &Config,
+) -> anyhow::Result<(StepReport, Option<MountStatus>)> {
+    let identity = config.canary_identity.as_ref().map_or_else(|| "this user".to_owned(), ToString::to_string);
+    let asked = format!("can {identity} write there, and read it back?");
+    let skipped = |why: String| Ok((StepReport::skipped(StepName::Write, &asked, why), None));
+    if before.state != State::Healthy {
+        return skipped(format!("nothing is written to what is {}", before.state));
+    }
+    if mount.has_option("ro") {
+        return skipped("it is mounted read-only here".to_owned());
+    }
+    let (after, took) = look(path, mount, config, true).await?;
+    let Some(canary) = after.as_ref().and_then(|after| after.canary.clone()) else {
+        return skipped("it did not answer well enough to be written to".to_owned());
+    };
+    let outcome = match canary.result.as_str() {
+        "ok" | "late" => Outcome::Ok,
+        "skipped" | "refused" => Outcome::Skipped,
+        _ => Outcome::Failed,
+    };
+    Ok((StepReport::made(StepName::Write, outcome, asked, canary.detail, took), after))
 }
 
 fn blocked(mount: &Mount, proc_root: &Path) -> StepReport {
@@ -194,10 +238,13 @@ fn words(
     conclusion: &Conclusion,
     trial: &Trial,
     path: &str,
+    written: bool,
 ) -> (String, Vec<String>) {
-    let mut summary = if state == State::Healthy {
+    let mut summary = if state == State::Healthy && written {
+        format!("{path} answers, and so does its server. What was written there was read back.")
+    } else if state == State::Healthy {
         format!(
-            "{path} answers, and so does its server. That is about reading; whether it may be written to, and has room, was not tried."
+            "{path} answers, and so does its server. That is about reading; whether it may be written to, and has room, was not tried (`--write` tries it)."
         )
     } else {
         let facts = super::words::Facts {

@@ -57,6 +57,8 @@ pub enum StepName {
     Findings,
     /// The probe of the mount in a worker.
     Probe,
+    /// A canary, written once.
+    Write,
     /// The server's name.
     Name,
     /// The local proxy of an EFS mount.
@@ -99,6 +101,7 @@ impl StepName {
             StepName::MountTable => "mount table",
             StepName::Findings => "options",
             StepName::Probe => "probe",
+            StepName::Write => "write",
             StepName::Name => "name",
             StepName::Proxy => "local proxy",
             StepName::Connection => "connection",

@@ -38,6 +38,8 @@ pub struct CanarySpec {
     pub reader: Option<Ids>,
     /// Write also where there is nothing else.
     pub allow_empty_root: bool,
+    /// There will be no further round: what was not there before is taken away again.
+    pub once: bool,
     /// Look at so many records of others, from this place in the directory on.
     pub sample: usize,
     /// Where the last sample ended.
@@ -183,7 +185,7 @@ pub fn run(spec: &CanarySpec, enter: &dyn Fn(Step) -> Result<(), Errno>) -> Resu
         peers: peers::Sample::default(),
         entries: None,
     };
-    let mut run = Run { spec, enter, report };
+    let mut run = Run { spec, enter, report, new: false };
     match run.all() {
         Ok(end) => run.report.end = end,
         Err(Stop::End(end)) => run.report.end = end,
@@ -196,6 +198,8 @@ struct Run<'a> {
     spec: &'a CanarySpec,
     enter: &'a dyn Fn(Step) -> Result<(), Errno>,
     report: CanaryReport,
+    /// There was no record of this node.
+    new: bool,
 }
 
 impl Run<'_> {
@@ -225,7 +229,13 @@ impl Run<'_> {
             identity::assume(writer).map_err(|errno| Skip::Identity(errno.raw_os_error()))?;
         }
         let directory = self.directory(root.as_fd())?;
-        let end = self.write(directory.as_fd())?;
+        let end = self.write(directory.as_fd());
+        if spec.once && self.new {
+            (self.enter)(Step::CanaryClose).map_err(Stop::Gone)?;
+            // How the write ended is what counts; a file that cannot be taken away is the next canary's.
+            let _ = root::retire(root.as_fd(), directory.as_fd(), &spec.record.id);
+        }
+        let end = end?;
         if let Some(own) = self.report.written {
             self.look_at_peers(directory.as_fd(), own)?;
         }
@@ -274,7 +284,10 @@ impl Run<'_> {
         let before = match self.step(Step::CanaryRead, || opened.read())? {
             Contents::Record(record) if record.id != id => return Err(Refusal::Contents.into()),
             Contents::Record(record) => record.seq,
-            Contents::Blank | Contents::Damaged => 0,
+            contents @ (Contents::Blank | Contents::Damaged) => {
+                self.new = matches!(contents, Contents::Blank);
+                0
+            }
             Contents::Foreign => return Err(Refusal::Contents.into()),
         };
         let record = Record { seq: before.max(known) + 1, ..self.spec.record.clone() };
