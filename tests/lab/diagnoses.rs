@@ -1,28 +1,21 @@
 //! `diagnoses`: what `mountwarden diagnose` says, fault by fault, before anything is mounted and of a mounted path, held
 //! against what it must say. The outputs are kept, and docs/diagnose.md is made of them.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use mountwarden::diagnose::docs;
-use mountwarden::diagnose::report::Diagnosis;
+use mountwarden::diagnose::report::{Diagnosis, StepName};
 
 use crate::interrupt;
-use crate::uml::{Console, End, Guest, Host};
+use crate::setups::{Setup, chosen};
+use crate::uml::Host;
 
 /// Boot, mount, and some faults with their repairs.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Of a step beyond its deadline: a guest on a busy machine.
 const LENIENT: f64 = 1.0;
-
-/// One guest: a way to export and mount.
-struct Setup {
-    name: &'static str,
-    environment: &'static str,
-    cases: &'static [Case],
-}
 
 /// One question: the fault, what is asked, and `RESULT:CAUSE` as it must be (`-`: no cause).
 struct Case {
@@ -44,8 +37,8 @@ macro_rules! cases {
 }
 
 #[rustfmt::skip]
-const SETUPS: &[Setup] = &[
-    Setup { name: "v4", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir", cases: cases! {
+const SETUPS: &[Setup<Case>] = &[
+    Setup { name: "v4", environment: "VERS=4.1", cases: cases! {
         "v4-well" "none" "all is well": "10.0.1.1:/", "" => "healthy:-";
         "v4-well-path" "none" "all is well": PATH, "" => "healthy:-";
         "v4-wrong-path" "none" "wrong path of the export": "10.0.1.1:/data/app", "" => "dead:export_gone";
@@ -64,7 +57,7 @@ const SETUPS: &[Setup] = &[
         "v4-export-gone-path" "unexport" "the export was removed": PATH, "" => "dead:export_gone";
         "v4-swapped-path" "swap_dir" "another directory was put in its place": PATH, "" => "dead:handle_invalid";
     } },
-    Setup { name: "v3", environment: "VERS=3 SUBPATH=/ LAYOUT=alone BACKING=dir", cases: cases! {
+    Setup { name: "v3", environment: "VERS=3", cases: cases! {
         "v3-well" "none" "all is well": "10.0.1.1:/mnt/exp", "-o port=2049" => "healthy:-";
         "v3-only" "none" "NFSv4 wanted, NFSv3 served": "10.0.1.1:/mnt/exp", "-o vers=4.1" => "dead:-";
         "v3-wrong-path" "none" "wrong path of the export": "10.0.1.1:/mnt/wrong", "-o port=2049" => "dead:export_gone";
@@ -74,18 +67,21 @@ const SETUPS: &[Setup] = &[
         "v3-export-gone" "unexport" "the export was removed": "10.0.1.1:/mnt/exp", "-o port=2049" => "dead:export_gone";
         "v3-export-gone-path" "unexport" "the export was removed": PATH, "" => "dead:export_gone";
     } },
-    // Reading goes on: only a canary that writes would see these two.
-    Setup { name: "disk", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=ext4", cases: cases! {
+    // Reading goes on: only what writes sees these two.
+    Setup { name: "disk", environment: "VERS=4.1 BACKING=ext4", cases: cases! {
         "disk-frozen" "freeze" "the server's disk is frozen": "10.0.1.1:/", "" => "healthy:-";
         "disk-frozen-path" "freeze" "the server's disk is frozen": PATH, "" => "healthy:-";
+        "disk-frozen-write" "freeze" "the server's disk is frozen, and a write is tried": PATH, "--write" => "dead:server_unresponsive";
         "export-readonly" "readonly_export" "the export is read-only": "10.0.1.1:/", "" => "healthy:-";
         "export-readonly-path" "readonly_export" "the export is read-only": PATH, "" => "healthy:-";
+        "export-readonly-write" "readonly_export" "the export is read-only, and a write is tried": PATH, "--write" => "degraded:export_readonly";
+        "disk-well-write" "none" "all is well, and a write is tried": PATH, "--write=uid=1000" => "healthy:-";
     } },
-    Setup { name: "moved", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir CLIENT=by_name", cases: cases! {
+    Setup { name: "moved", environment: "VERS=4.1 CLIENT=by_name", cases: cases! {
         "moved" "address_changed" "the server moved to another address": "nfs-server:/", "" => "healthy:-";
         "moved-path" "address_changed" "the server moved to another address": PATH, "" => "dead:address_changed";
     } },
-    Setup { name: "proxy", environment: "VERS=4.1 SUBPATH=/ LAYOUT=alone BACKING=dir INSECURE=yes CLIENT=proxy", cases: cases! {
+    Setup { name: "proxy", environment: "VERS=4.1 INSECURE=yes CLIENT=proxy", cases: cases! {
         "proxy-well-path" "none" "EFS over TLS, all is well": PATH, "" => "healthy:-";
         "proxy-killed-path" "proxy_dead" "the EFS proxy was killed": PATH, "" => "dead:proxy_dead";
     } },
@@ -120,9 +116,10 @@ pub(crate) fn run(options: &Diagnoses) -> Result<bool> {
     let host = Host::new(&options.agent)?;
     let only = if options.quick { Some(regex::Regex::new(QUICK)?) } else { options.only.clone() };
     let (mut passed, mut page) = (true, docs::Page::default());
-    for setup in SETUPS.iter().filter(|setup| only.as_ref().is_none_or(|only| only.is_match(setup.name))) {
+    for setup in chosen(SETUPS, only.as_ref()) {
         let out = std::path::absolute(options.out.join(setup.name))?;
-        let log = boot(&host, setup, &out)?;
+        let line = |case: &Case| format!("{}|{}|{}|{}", case.name, case.fault, case.target, case.arguments);
+        let log = setup.run(&host, "guest/diagnose.sh", &out, LIMIT, line)?;
         for case in setup.cases {
             match held_against(case, &out) {
                 Ok((line, text)) => {
@@ -145,29 +142,6 @@ pub(crate) fn run(options: &Diagnoses) -> Result<bool> {
     Ok(passed)
 }
 
-fn boot(host: &Host, setup: &Setup, out: &Path) -> Result<String> {
-    // Results of an earlier run prove nothing.
-    let _ = std::fs::remove_dir_all(out);
-    std::fs::create_dir_all(out)?;
-    let environment = setup.environment.replace(' ', "\n");
-    std::fs::write(out.join("cell.env"), format!("{environment}\nMODE=hard\nOPTIONS=timeo=10,retrans=2\n"))?;
-    let mut lines = String::new();
-    for case in setup.cases {
-        writeln!(lines, "{}|{}|{}|{}", case.name, case.fault, case.target, case.arguments)?;
-    }
-    std::fs::write(out.join("cases"), lines)?;
-    let guest =
-        Guest { name: setup.name, script: "guest/diagnose.sh", out, console: Console::File, arguments: Vec::new() };
-    let end = host.boot(&guest)?.wait(LIMIT, || Ok(()))?;
-    let log = std::fs::read_to_string(out.join("guest.log")).unwrap_or_default();
-    match end {
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest {} did not end: {log}", setup.name),
-        End::PoweredOff if !out.join("finished").exists() => bail!("the guest {} ended early: {log}", setup.name),
-        End::PoweredOff => Ok(log),
-    }
-}
-
 /// What was said, in a line and in full.
 fn held_against(case: &Case, out: &Path) -> Result<(String, String)> {
     let json = std::fs::read_to_string(out.join(format!("{}.json", case.name))).context("no document")?;
@@ -188,8 +162,8 @@ fn held_against(case: &Case, out: &Path) -> Result<(String, String)> {
     };
     let Some(text) = text.strip_suffix(&format!("exit {code}\n")) else { bail!("another exit code:\n{text}") };
     for step in &said.steps {
-        // The probe is a whole pass of `check`, which may ask the server and a second sentinel.
-        let deadlines = if step.step == mountwarden::diagnose::report::StepName::Probe { 6.0 } else { 2.0 };
+        // These are a whole pass of `check`, which may ask the server and a second sentinel.
+        let deadlines = if matches!(step.step, StepName::Probe | StepName::Write) { 6.0 } else { 2.0 };
         let took = step.seconds.unwrap_or_default();
         if took > said.timeout_seconds * deadlines + LENIENT {
             bail!("the step {:?} took {took:.1} s:\n{text}", step.step);

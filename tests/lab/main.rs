@@ -29,6 +29,7 @@ mod report;
 mod rpcs;
 mod runner;
 mod says;
+mod setups;
 mod story;
 mod surface;
 mod trials;
@@ -152,8 +153,14 @@ enum Guest {
     Cell { file: PathBuf },
     /// A statx that asks the server.
     Statx { path: PathBuf },
-    /// Waits until the agent says STATE about a mount; prints state and cause.
-    Await { mountpoint: String, state: String, limit: f64 },
+    /// Waits until the agent says STATE about a mount, and with --why until it says why; prints state and cause.
+    Await {
+        mountpoint: String,
+        state: String,
+        limit: f64,
+        #[arg(long)]
+        why: bool,
+    },
     /// Waits until the agent says STATE about the node PEER.
     Peer { mountpoint: String, peer: String, state: String, limit: f64 },
     /// Waits until the agent says STATE and CAUSE (`-`: none) about a mount.
@@ -285,8 +292,8 @@ impl Command {
             Command::Guest(Guest::Ask { mountpoint, fault }) => asks::ask(&mountpoint, fault.as_deref())?,
             Command::Guest(Guest::Cell { file }) => guest::run(&file)?,
             Command::Guest(Guest::Statx { path }) => kernel::statx_and_print(&path),
-            Command::Guest(Guest::Await { mountpoint, state, limit }) => {
-                return Ok(watch::wait_for(&mountpoint, &state, limit));
+            Command::Guest(Guest::Await { mountpoint, state, limit, why }) => {
+                return Ok(watch::wait_for(&mountpoint, &state, why, limit));
             }
             Command::Guest(Guest::Explained { mountpoint, state, cause, limit }) => {
                 return Ok(says::explained(&mountpoint, &state, &cause, limit));

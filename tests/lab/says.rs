@@ -8,20 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::interrupt;
+use crate::setups::{Setup, chosen};
 use crate::surface;
-use crate::uml::{Console, End, Guest, Host};
+use crate::uml::Host;
 
 const PAGE: &str = "docs/what-it-says.md";
 /// Boot, mount, and a dozen faults with their repairs, one of which takes a minute to be explained.
 const LIMIT: Duration = Duration::from_secs(900);
 const MOUNTPOINT: &str = "/mnt/cl";
-
-/// One guest.
-struct Setup {
-    name: &'static str,
-    environment: &'static str,
-    cases: &'static [Case],
-}
 
 /// One fault, and what the agent has to call it (`-`: no cause).
 struct Case {
@@ -41,8 +35,8 @@ macro_rules! cases {
 }
 
 #[rustfmt::skip]
-const SETUPS: &[Setup] = &[
-    Setup { name: "says-server", environment: "VERS=4.1 BACKING=dir CLIENT=by_name CANARY=uid=0", cases: cases! {
+const SETUPS: &[Setup<Case>] = &[
+    Setup { name: "says-server", environment: "VERS=4.1 CLIENT=by_name CANARY=uid=0 OPTIONS=timeo=150,retrans=2", cases: cases! {
         "dropped" "port_dropped" "A firewall drops port 2049" => "hung" "server_unreachable", MOUNTPOINT;
         "refused" "refused" "NFS is stopped on the server" => "hung" "server_refused", MOUNTPOINT;
         "name-gone" "name_gone" "The server's name is gone" => "healthy" "-", "nfs-server:/";
@@ -54,14 +48,14 @@ const SETUPS: &[Setup] = &[
         "stuck" "client_stuck" "The client is stuck, the server serves others" => "hung" "client_stuck", MOUNTPOINT;
         "moved" "address_changed" "The server moves to another address" => "hung" "address_changed", MOUNTPOINT;
     } },
-    Setup { name: "says-disk", environment: "VERS=4.1 BACKING=ext4 CLIENT=direct CANARY=uid=1000", cases: cases! {
+    Setup { name: "says-disk", environment: "VERS=4.1 BACKING=ext4 CLIENT=direct CANARY=uid=1000 OPTIONS=timeo=150,retrans=2", cases: cases! {
         "frozen" "freeze" "The server's disk freezes" => "hung" "server_unresponsive", MOUNTPOINT;
         "full" "full" "No space is left" => "full" "out_of_space", MOUNTPOINT;
     } },
-    Setup { name: "says-quota", environment: "VERS=4.1 BACKING=quota CLIENT=direct CANARY=uid=1000", cases: cases! {
+    Setup { name: "says-quota", environment: "VERS=4.1 BACKING=quota CLIENT=direct CANARY=uid=1000 OPTIONS=timeo=150,retrans=2", cases: cases! {
         "quota" "quota" "The user's quota is used up" => "full" "quota", MOUNTPOINT;
     } },
-    Setup { name: "says-proxy", environment: "VERS=4.1 BACKING=dir CLIENT=proxy CANARY=uid=0", cases: cases! {
+    Setup { name: "says-proxy", environment: "VERS=4.1 CLIENT=proxy CANARY=uid=0 OPTIONS=timeo=150,retrans=2", cases: cases! {
         "proxy" "proxy_dead" "EFS over TLS: the local proxy is killed" => "hung" "proxy_dead", MOUNTPOINT;
     } },
 ];
@@ -88,7 +82,7 @@ pub(crate) fn run(options: &Says) -> Result<bool> {
     if !options.page {
         interrupt::take()?;
         let host = Host::new(&options.agent)?;
-        for setup in SETUPS.iter().filter(|setup| options.only.as_ref().is_none_or(|only| only.is_match(setup.name))) {
+        for setup in chosen(SETUPS, options.only.as_ref()) {
             println!("{}", boot(&host, setup, &std::path::absolute(options.out.join(setup.name))?)?);
         }
     }
@@ -99,27 +93,22 @@ pub(crate) fn run(options: &Says) -> Result<bool> {
     Ok(true)
 }
 
-fn boot(host: &Host, setup: &Setup, out: &Path) -> Result<String> {
-    // Outputs of an earlier run prove nothing.
-    let _ = std::fs::remove_dir_all(out);
-    std::fs::create_dir_all(out)?;
-    let environment = setup.environment.replace(' ', "\n");
-    let rest = "SUBPATH=/\nLAYOUT=alone\nMODE=hard\nOPTIONS=timeo=150,retrans=2\n";
-    std::fs::write(out.join("cell.env"), format!("{environment}\n{rest}"))?;
-    let line = |case: &Case| format!("{}|{}|{}|{}|{}\n", case.name, case.fault, case.state, case.cause, case.target);
-    std::fs::write(out.join("cases"), setup.cases.iter().map(line).collect::<String>())?;
-    let guest = Guest { name: setup.name, script: "guest/says.sh", out, console: Console::File, arguments: Vec::new() };
-    let end = host.boot(&guest)?.wait(LIMIT, || Ok(()))?;
-    let log = std::fs::read_to_string(out.join("guest.log")).unwrap_or_default();
-    match end {
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest {} did not end: {log}", setup.name),
-        End::PoweredOff if !out.join("finished").exists() => bail!("the guest {} ended early: {log}", setup.name),
-        End::PoweredOff if log.contains("never said") || log.contains("failed") => {
-            bail!("the guest {} saw something else: {log}", setup.name)
-        }
-        End::PoweredOff => Ok(format!("{}: {} cases", setup.name, setup.cases.len())),
+fn boot(host: &Host, setup: &Setup<Case>, out: &Path) -> Result<String> {
+    let line = |case: &Case| {
+        format!("{}|{}|{}|{}|{}|{}", case.name, case.fault, case.state, case.cause, case.target, write(setup, case))
+    };
+    let log = setup.run(host, "guest/says.sh", out, LIMIT, line)?;
+    if log.contains("never said") || log.contains("failed") {
+        bail!("the guest {} saw something else: {log}", setup.name);
     }
+    Ok(format!("{}: {} cases", setup.name, setup.cases.len()))
+}
+
+/// What a person adds to `diagnose` where reading is well: the agent writes as that user, too.
+fn write(setup: &Setup<Case>, case: &Case) -> String {
+    let shows = matches!(case.state, "readonly" | "denied" | "full") || case.fault == "freeze";
+    let identity = setup.environment.split("CANARY=").nth(1).and_then(|rest| rest.split(' ').next());
+    identity.filter(|_| shows).map(|identity| format!("--write={identity}")).unwrap_or_default()
 }
 
 const HEAD: &str = "# What happened, and what is said about it
@@ -129,7 +118,7 @@ that it writes; what follows each fault is the last line of the agent's log, the
 they were, one pass of `mountwarden check`, and the end of `mountwarden diagnose`. Times of day are left out. Everything that
 diagnose says on the way stands in [diagnose.md](diagnose.md); what each state and cause means, in [states.md](states.md).
 
-`check` and `diagnose` never write. What only a write can show, they call healthy: the agent's canary is what sees it.
+`check` never writes: what only a write can show it calls healthy. The agent's canary sees it, and `diagnose --write`.
 
 | what happened | the agent says | `check` |
 |---|---|---|
@@ -163,7 +152,8 @@ fn page(out: &Path) -> Result<String> {
         }
         writeln!(body, "The metrics:\n\n```\n{}\n```\n", metrics.trim_end())?;
         writeln!(body, "```\n$ mountwarden check {MOUNTPOINT}\n{}\n```\n", check.trim_end())?;
-        writeln!(body, "```\n$ mountwarden diagnose {}\n...\n{}\n```", case.target, conclusion(&diagnose))?;
+        let asked = format!("{} {}", write(setup, case), case.target);
+        writeln!(body, "```\n$ mountwarden diagnose {}\n...\n{}\n```", asked.trim_start(), conclusion(&diagnose))?;
     }
     Ok(page + &body)
 }

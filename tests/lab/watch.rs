@@ -166,20 +166,21 @@ impl Watch {
     }
 }
 
-/// `guest await`: looks until the agent says `state` about the mount or `limit` seconds are over, and prints the last
-/// verdict; whether it was the wanted one.
-pub(crate) fn wait_for(mountpoint: &str, state: &str, limit: f64) -> bool {
+/// `guest await`: looks until the agent says `state` about the mount (and `why`, if that is asked for) or `limit` seconds
+/// are over, and prints the last verdict; whether it was the wanted one.
+pub(crate) fn wait_for(mountpoint: &str, state: &str, why: bool, limit: f64) -> bool {
     let begin = Instant::now();
+    let wanted = |mount: &MountStatus| mount.state.as_str() == state && !(why && mount.cause == Some(Cause::Unknown));
     let mut last = None;
     while begin.elapsed().as_secs_f64() < limit {
         last = surface::mount(mountpoint);
-        if last.as_ref().is_some_and(|mount| mount.state.as_str() == state) {
+        if last.as_ref().is_some_and(wanted) {
             break;
         }
         std::thread::sleep(POLL);
     }
     println!("{}", last.as_ref().map_or_else(|| "nothing".to_owned(), |mount| words(mount.state, mount.cause)));
-    last.is_some_and(|mount| mount.state.as_str() == state)
+    last.as_ref().is_some_and(wanted)
 }
 
 /// `state/cause`.

@@ -29,12 +29,13 @@ if [ -n "${PSEUDO:-}" ]; then export_dir /mnt/other 4; fi
 client_mount || say "not mounted"
 # State that has to be reclaimed: without any, a restarted server has no grace period.
 exec 9>>$MNT/open-file
-for one in $FAULTS; do
+while read -r one; do
   ask || say "no baseline for $one"
   fault "${one%%:*}"
   ask "$one" >>/run/rows
   exec 9>&-
   heal "${one%%:*}"
   say "$one is over"
-done
+done </run/out/cases
 cp /run/rows /run/out/rows
+touch /run/out/finished
