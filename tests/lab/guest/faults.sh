@@ -125,6 +125,7 @@ fault() {
     name_gone) hosts ;;
     client_stuck) stick_client ;;
     address_changed) move_server 10.0.1.1 10.0.1.7 ;;
+    proxy_drop_nameless) cut_path; hosts ;;
     # Its state file stays: only its own watchdog would take it away.
     proxy_dead) kill -9 "$(cat /run/proxy.pid)" ;;
     grace) client_stays_away; server_stop; server_start; in_grace ;;
@@ -173,6 +174,7 @@ heal() {
     name_gone) hosts 10.0.1.1 ;;
     client_stuck) let_client_go ;;
     address_changed) move_server 10.0.1.7 10.0.1.1 ;;
+    proxy_drop_nameless) restore_path; hosts 10.0.1.1 ;;
     proxy_dead) proxy_start ;;
     grace) echo Y >/proc/fs/nfsd/v4_end_grace ;;
     quota) /run/runner guest quota /dev/loop0 1000 free ;;
