@@ -61,8 +61,24 @@ fn text(all: &[Finished], expected: usize) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(page, "{} of {expected} cells have a result; {passed} of them are good.\n", all.len());
     page.push_str(&confusion(all));
+    page.push_str(&promises(all));
     page.push_str(&faults(all));
     page
+}
+
+/// What is promised beside the verdict, and held in each cell: the worst of all of them.
+fn promises(all: &[Finished]) -> String {
+    let worst = |values: Vec<f64>| (values.len(), values.into_iter().fold(0.0, f64::max));
+    let of = |value: fn(&Outcome) -> Option<f64>| worst(all.iter().filter_map(|one| value(&one.outcome)).collect());
+    let (healed, again) = of(|outcome| outcome.healthy_again_seconds);
+    let (ended, term) = worst(all.iter().flat_map(|one| one.outcome.term_seconds.iter().copied()).collect());
+    let (scraped, scrape) = of(|outcome| Some(outcome.slowest_scrape_seconds).filter(|seconds| *seconds > 0.0));
+    format!(
+        "\n## Beside the verdict\n\n| promise | cells or times | the longest, s |\n|---|---|---|\n\
+         | `healthy` within two intervals (6 s) after the kernel answers again | {healed} | {again:.1} |\n\
+         | SIGTERM ends the agent within a second, also on a dead mount | {ended} | {term:.2} |\n\
+         | `/metrics` is served at once while a mount is dead (five times in each cell) | {scraped} | {scrape:.3} |\n"
+    )
 }
 
 /// Which verdict was expected, and which one was given in the end.
