@@ -1,6 +1,6 @@
 # `make demo`: a real NFS server and client in this guest, four faults, and what mountwarden says about each next to
 # what `df` says. Every line that is printed comes from the programs named; nothing is prepared.
-VERS=4.1 MODE=hard OPTIONS=timeo=10,retrans=2 SUBPATH=/ LAYOUT=alone
+VERS=4.1 MODE=hard OPTIONS=timeo=150,retrans=2 SUBPATH=/ LAYOUT=alone
 MNT=/mnt/projects
 LIMIT=20                # seconds after which a step is given up
 
@@ -20,21 +20,23 @@ ask_df() {
   esac
   echo "$answer (after $(elapsed_since "$begin") s)"
 }
-# step TITLE FAULT STATE: makes the fault, waits for the verdict, heals, waits until the mount is healthy.
+# step TITLE FAULT STATE: makes the fault, waits for the state and then for its cause, heals, waits until the mount is healthy.
 step() {
-  local begin verdict noticed df
+  local begin verdict noticed explained df
   title "$1"
   fault "$2"
   begin=$(uptime_now)
   ask_df >/run/df &
   df=$!
-  verdict=$(/run/runner guest await "$MNT" "$3" $LIMIT) || echo "    mountwarden does not say $3 within $LIMIT s"
+  /run/runner guest await "$MNT" "$3" $LIMIT >/dev/null || echo "    mountwarden does not say $3 within $LIMIT s"
   noticed=$(elapsed_since "$begin")
+  verdict=$(/run/runner guest await --why "$MNT" "$3" $LIMIT) || echo "    mountwarden does not say why within $LIMIT s"
+  explained=$(elapsed_since "$begin")
   table
   wait $df
-  echo "    mountwarden says:  $verdict (after $noticed s)"
+  echo "    mountwarden says:  ${verdict%%/*} (after $noticed s): ${verdict#*/} (after $explained s)"
   echo "    df $MNT says:  $(cat /run/df)"
-  printf '%-30s | %-26s | %5s s | %s\n' "${1%%:*}" "$verdict" "$noticed" "$(cat /run/df)" >>/run/summary
+  printf '%-30s | %-26s | %5s s | %5s s | %s\n' "${1%%:*}" "$verdict" "$noticed" "$explained" "$(cat /run/df)" >>/run/summary
   begin=$(uptime_now)
   heal "$2" 2>/dev/null
   verdict=$(/run/runner guest await "$MNT" healthy $LIMIT)
@@ -63,7 +65,7 @@ step "Another directory is exported: with older data in it, say" swap_dir stale
 step "The export is removed: the server goes on with nothing for us" unexport stale
 
 title "Summary"
-printf '    %-30s | %-26s | %7s | %s\n' fault mountwarden after df
+printf '    %-30s | %-26s | %7s | %7s | %s\n' fault mountwarden 'state' 'cause' df
 sed 's/^/    /' /run/summary
 begin=$(uptime_now)
 kill -TERM $agent
