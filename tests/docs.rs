@@ -208,3 +208,30 @@ fn the_index_names_every_page() {
     let missing: Vec<_> = pages.filter(|page| page != std::path::Path::new("README.md") && !named(page)).collect();
     assert!(missing.is_empty(), "docs/README.md does not lead to {missing:?}");
 }
+
+/// Every state and cause that the README's table of faults names is what some test demands of a real kernel.
+#[test]
+fn the_readme_promises_what_is_tried() {
+    let table = include_str!("../README.md").split("## What it detects").nth(1).expect("the table");
+    let (lab, fuse) = (include_str!("lab/matrix.yaml"), include_str!("fuse_agent.rs"));
+    let words = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let mut rows = 0;
+    for line in table.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| !line.is_empty()) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+        let [_, states, causes, _] = cells.as_slice() else { panic!("no row of four cells: {line}") };
+        let (states, causes) = (words(states), words(causes));
+        let tried = |state: &String, cause: &String| {
+            let known: verdict::Cause = serde_json::from_value(cause.as_str().into()).expect("a cause");
+            lab.contains(&format!("{{state: {state}, cause: {cause}}}")) || fuse.contains(&format!("Cause::{known:?}"))
+        };
+        assert!(!causes.is_empty(), "{line}");
+        for state in &states {
+            assert!(causes.iter().any(|cause| tried(state, cause)), "no test demands {state} of {line}");
+        }
+        for cause in &causes {
+            assert!(states.iter().any(|state| tried(state, cause)), "no test demands {cause} of {line}");
+        }
+        rows += 1;
+    }
+    assert!(rows >= 12, "only {rows} rows were found");
+}
