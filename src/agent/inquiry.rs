@@ -288,12 +288,7 @@ impl Inquiry {
 }
 
 fn seen_of(target: &Target, symptom: Option<Symptom>) -> Seen {
-    let step = target.decision.as_ref().and_then(|decision| match &decision.evidence.observation {
-        Observation::Blocked(blocked) => blocked.step,
-        // A soft mount that gave up.
-        Observation::Report(report) => report.steps.iter().find(|step| step.errno.is_some()).map(|step| step.step),
-        _ => None,
-    });
+    let step = target.decision.as_ref().and_then(|decision| decision.evidence.observation.stopped_at());
     Seen {
         root_hangs: step == Some(Step::StatxRoot),
         plain_security: target.facts.plain_security,

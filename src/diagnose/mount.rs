@@ -17,7 +17,7 @@ use crate::mounts::{Kind, Mount, kubelet, octal};
 use crate::server::conclude::Conclusion;
 use crate::snapshot::MountStatus;
 use crate::verdict::advice::{AdviceFacts, advice};
-use crate::verdict::{Cause, State};
+use crate::verdict::{Cause, Severity, State};
 use server_side::ServerSide;
 
 /// Paths and pods that are named.
@@ -128,7 +128,7 @@ fn options(status: &MountStatus) -> StepReport {
 
 fn probe(status: &MountStatus, took: Duration) -> StepReport {
     let outcome = match status.severity() {
-        crate::verdict::Severity::Healthy => Outcome::Ok,
+        Severity::Healthy => Outcome::Ok,
         _ => Outcome::Failed,
     };
     let steps: Vec<String> = status
@@ -259,7 +259,7 @@ fn words(
     if let Some(why) = &conclusion.why {
         summary += &format!(" Proof: {}.", super::words::untechnical(why));
     }
-    if matches!(trial, Trial::Mounted(_)) && state != State::Healthy {
+    if matches!(trial, Trial::Mounted(_)) && state.severity() == Severity::Dead {
         summary += " A new mount of the same works.";
     }
     if !conclusion.candidates.is_empty() {

@@ -47,7 +47,7 @@ pub fn plain(cause: Cause, facts: &Facts<'_>) -> String {
             "The machine is there and says that nobody listens at {at}: its file service is not running, is on another port, or a firewall rejects this host."
         ),
         Cause::ServerUnresponsive => format!(
-            "The machine takes connections at {at}, but its file service does not answer: it is stuck or overloaded, or waits for its disk or for a helper (mountd)."
+            "The machine takes connections at {at}, but its file service leaves calls unanswered, or only writes: it is stuck or overloaded, or waits for its disk or for a helper (mountd)."
         ),
         Cause::ServerRecovering => "The server restarted a moment ago and serves again in a minute or two.".to_owned(),
         Cause::DnsFailed => {
@@ -67,6 +67,17 @@ pub fn plain(cause: Cause, facts: &Facts<'_>) -> String {
         Cause::FilesystemReplaced => "Another filesystem stands where the mounted one was.".to_owned(),
         Cause::ClientStuck => "The server serves this very directory, and this host's mount of it is stuck.".to_owned(),
         Cause::ProxyDead => "The local program that encrypts the traffic of this mount is gone.".to_owned(),
+        Cause::ExportReadonly => "The server gives it to this host for reading only.".to_owned(),
+        Cause::MountedReadonly => "It is mounted for reading only on this host.".to_owned(),
+        Cause::RootSquashed => {
+            "The server takes root of this host for nobody, and nobody may not write there.".to_owned()
+        }
+        Cause::Permission => "Owner and mode of what is there keep this user out.".to_owned(),
+        Cause::Quota => "The user who writes there has used up what the server allows him.".to_owned(),
+        Cause::OutOfSpace => "No space is left in the filesystem behind it.".to_owned(),
+        Cause::OutOfInodes => "The filesystem behind it can hold no more files.".to_owned(),
+        Cause::IoError => "Reading or writing there ends in an error of the disk.".to_owned(),
+        Cause::DataMismatch => "What was written there was not what came back.".to_owned(),
         other => format!("The cause is {other}.", other = other.as_str()),
     }
 }

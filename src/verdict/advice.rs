@@ -65,6 +65,11 @@ impl AdviceFacts<'_> {
         self.port.unwrap_or(usual)
     }
 
+    /// Writes on this mount, once: what only a write can show `check` calls healthy.
+    fn write(&self, identity: &str) -> String {
+        format!("`mountwarden diagnose --write{identity} {}`", self.path())
+    }
+
     /// Probes this mount again, in a worker that may be lost.
     fn check(&self) -> String {
         format!("`mountwarden check {}`", self.path())
@@ -133,7 +138,7 @@ fn server_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
             facts.ask_port()
         ),
         Cause::ServerUnresponsive => format!(
-            "The server accepts connections but does not answer calls: look there for a stuck or overloaded file service or disk, and test with {}; the mount goes on by itself.",
+            "The server takes connections and leaves calls unanswered, or only writes: look there for a stuck or overloaded file service or disk, and test with {}; the mount goes on by itself.",
             facts.ask_service()
         ),
         Cause::ServerRecovering => format!(
@@ -210,20 +215,20 @@ fn client_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
 /// Causes of rights, room and data.
 fn storage_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
     let export = facts.export();
-    let check = facts.check();
+    let (check, write, as_user) = (facts.check(), facts.write(""), facts.write("=uid=UID"));
     Some(match cause {
         Cause::Permission => format!(
-            "Owner and mode of the export refuse this user: compare them on the server (`stat {export}`) with the pod's runAsUser and fsGroup, then see {check}."
+            "Owner and mode of the export refuse this user: compare them on the server (`stat {export}`) with the pod's runAsUser and fsGroup, then try it with {as_user}."
         ),
         Cause::RootSquashed => format!(
-            "The server maps root to nobody (`exportfs -v` there): run the pod as the uid that owns the directory, or export it with no_root_squash, then see {check}."
+            "The server maps root to nobody (`exportfs -v` there): run the pod as the uid that owns the directory, or export it with no_root_squash, then try it with {write}."
         ),
         Cause::Quota | Cause::OutOfSpace | Cause::OutOfInodes if facts.is_block() => format!(
             "The volume is full: find what grows with `du -xh -d 1 {0}`, or `du --inodes -x -d 1 {0}`, delete data or enlarge it, and see {check}.",
             facts.path()
         ),
         Cause::Quota => format!(
-            "Over quota: see who uses it with `repquota -a` on the server, then delete data or raise the quota, and see {check}."
+            "Over quota: see who uses it with `repquota -a` on the server, then delete data or raise the quota, and try it with {as_user}."
         ),
         Cause::OutOfSpace => format!(
             "No space left: on the server find what grows with `du -xh -d 1 {export}`, then delete data or enlarge the filesystem, and see {check}."
@@ -240,7 +245,7 @@ fn storage_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
             facts.path()
         ),
         Cause::ExportReadonly => format!(
-            "The server exports it read-only: set rw in /etc/exports there, run `exportfs -ra` on the server, then see {check}."
+            "The server exports it read-only: set rw in /etc/exports there, run `exportfs -ra` on the server, then try it with {write}."
         ),
         Cause::IoError => format!(
             "Input/output error: read `dmesg -T | tail -n 50` on the server and on this node for disk errors, then see {check}."
@@ -249,7 +254,7 @@ fn storage_side(cause: Cause, facts: &AdviceFacts<'_>) -> Option<String> {
             "The device below is gone: find out when and why with `dmesg -T | tail -n 50`, bring it back, check its filesystem, then mount it again.".to_owned()
         }
         Cause::DataMismatch => format!(
-            "What was written was read back differently: stop the writers, read `dmesg -T | tail -n 50` on the server for disk and memory errors, then see {check}."
+            "What was written was read back differently: stop the writers, read `dmesg -T | tail -n 50` on the server for disk and memory errors, then try it with {write}."
         ),
         _ => return None,
     })

@@ -9,7 +9,7 @@ use crate::mounts::mountstats::TransportCounters;
 use crate::mounts::source::Mode;
 use crate::mounts::{Kind, Mount, kind};
 use crate::probe::pool::Blocked;
-use crate::probe::{ProbeReport, Space, StepResult};
+use crate::probe::{ProbeReport, Space, Step, StepResult};
 use crate::server::conclude::Symptom;
 
 /// What the mount table says of a target and what matters to the judgement.
@@ -96,6 +96,18 @@ pub enum Observation {
     },
     /// There was no look, and why. Says nothing about the mount.
     NotRun(NotRun),
+}
+
+impl Observation {
+    /// The step that it hangs on, or that a soft mount gave up.
+    #[must_use]
+    pub fn stopped_at(&self) -> Option<Step> {
+        match self {
+            Observation::Blocked(blocked) => blocked.step,
+            Observation::Report(report) => report.steps.iter().find(|step| step.errno.is_some()).map(|step| step.step),
+            _ => None,
+        }
+    }
 }
 
 /// Why a target was not looked at.

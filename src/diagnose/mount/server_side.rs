@@ -11,6 +11,7 @@ use crate::diagnose::trials::{self, Plan, Trial};
 use crate::diagnose::{Asked, LAST_WAIT};
 use crate::mounts::efs::StateFiles;
 use crate::mounts::{Kind, Mount};
+use crate::probe::Step;
 use crate::probe::pool::{Class, Outcome as PoolOutcome, Pool};
 use crate::probe::trial::TrialSpec;
 use crate::probe::wire::{Answer, Job, Place};
@@ -18,6 +19,7 @@ use crate::server::conclude::{Conclusion, Seen, Symptom, conclude};
 use crate::server::dns::{Resolution, Resolver};
 use crate::server::examine::{Examination, Question, examine};
 use crate::snapshot::MountStatus;
+use crate::verdict::judge::Decision;
 use crate::verdict::{Cause, State};
 
 /// Where efs-utils keeps its state files.
@@ -74,14 +76,14 @@ impl ServerSide {
         let mut steps = steps::of(&found, export, Part::Service);
         steps.extend(steps::of(&found, export, Part::MountService));
         let mut conclusion =
-            symptom(status).map(|symptom| conclude(&found, &seen(symptom, mount, 0))).unwrap_or_default();
+            symptom(status).map(|symptom| conclude(&found, &seen(symptom, mount, status, 0))).unwrap_or_default();
         if conclusion.candidates.contains(&Cause::ClientStuck) {
             // One answer is not enough: the client may be about to recover.
             let again = examine(question, resolver, asked.proc_root, asked.timeout).await;
             let mut repeated = steps::of(&again, export, Part::Service);
             repeated.retain(|step| step.step == StepName::RootHandle);
             steps.extend(repeated);
-            conclusion = conclude(&again, &seen(Symptom::Hung, mount, 1));
+            conclusion = conclude(&again, &seen(Symptom::Hung, mount, status, 1));
         }
         conclusion.candidates.extend(moved(&found, &conclusion));
         let steps = steps.into_iter().chain(moved_step(&found)).collect();
@@ -164,9 +166,12 @@ fn symptom(status: &MountStatus) -> Option<Symptom> {
     }
 }
 
-fn seen(symptom: Symptom, mount: &Mount, answered_while_hung: u32) -> Seen {
+fn seen(symptom: Symptom, mount: &Mount, status: &MountStatus, answered_while_hung: u32) -> Seen {
     let plain_security = mount.origin.security.as_deref().is_none_or(|flavour| flavour == "sys");
-    Seen { root_hangs: symptom == Symptom::Hung, plain_security, answered_while_hung, ..Seen::new(symptom) }
+    // A canary may hang, or another entry: of that the server's word about the root says nothing.
+    let decision = status.decision.clone().and_then(|decision| serde_json::from_value::<Decision>(decision).ok());
+    let step = decision.and_then(|decision| decision.evidence.observation.stopped_at());
+    Seen { root_hangs: step == Some(Step::StatxRoot), plain_security, answered_while_hung, ..Seen::new(symptom) }
 }
 
 /// A name that moved away is worth a look for any mount, and likely to be why it hangs.
