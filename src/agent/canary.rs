@@ -167,6 +167,16 @@ impl Canary {
         self.pause = (!good).then(|| self.pause.map_or(config.interval, |before| (before * 2).min(longest)));
         self.due = now + self.pause.unwrap_or(config.canary_interval);
     }
+
+    /// Nothing was learned, and not for the mount's sake (a server that restarts in the middle of a write): the next look
+    /// tries again. Only once: a machine that is too busy is not helped by more canaries.
+    fn try_again(&mut self, now: Now, config: &Config) {
+        let first = self.pause.is_none();
+        self.plan(now, config);
+        if first {
+            self.due = now;
+        }
+    }
 }
 
 impl Core {
@@ -249,7 +259,8 @@ impl Core {
             place: place(member, target.dev, &self.config.proc_root),
             record,
             writer: self.config.canary_identity.clone(),
-            reader: self.config.canary_reader.clone(),
+            // A single canary is gone before anybody else could read it.
+            reader: self.config.canary_reader.clone().filter(|_| !self.one_pass),
             allow_empty_root: self.config.canary_empty_root,
             once: self.one_pass,
             sample: if self.one_pass { 0 } else { SAMPLE },
@@ -366,6 +377,8 @@ impl Core {
         } else {
             self.stats.overloads_total += 1;
             canary.end(None, "skipped", "the agent itself was too late to tell".to_owned(), now, unix);
+            canary.try_again(now, &self.config);
+            return;
         }
         canary.plan(now, &self.config);
     }

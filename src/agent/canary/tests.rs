@@ -40,6 +40,19 @@ fn a_bad_end_is_tried_again_soon_and_then_ever_less_often() {
 }
 
 #[test]
+fn one_that_told_nothing_is_tried_again_with_the_next_look_but_once() {
+    let (config, now) = (config(), Duration::from_secs(100));
+    let mut canary = Canary::default();
+    canary.end(Some(CanaryOutcome::Good), "ok", String::new(), now, 0.0);
+    canary.plan(now, &config);
+    canary.end(None, "skipped", String::new(), now, 0.0);
+    canary.try_again(now, &config);
+    assert_eq!(canary.due, now);
+    canary.try_again(now, &config);
+    assert!(canary.due >= now + config.interval, "then ever less often");
+}
+
+#[test]
 fn an_old_canary_is_no_evidence() {
     let mut canary = Canary::default();
     canary.end(failed(30), "failed", String::new(), Duration::from_secs(100), 0.0);
