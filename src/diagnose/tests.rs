@@ -62,7 +62,7 @@ async fn silence_in_all_its_forms_is_an_unresponsive_server() {
     for say in says {
         let diagnosis = always(say).await;
         assert_eq!((diagnosis.result, diagnosis.cause), (Severity::Dead, Some(Cause::ServerUnresponsive)));
-        assert!(diagnosis.summary.contains("its file service does not answer"), "{}", diagnosis.summary);
+        assert!(diagnosis.summary.contains("its file service leaves calls unanswered"), "{}", diagnosis.summary);
     }
 }
 
