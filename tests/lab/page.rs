@@ -108,7 +108,7 @@ fn expected_words(one: &Expected) -> String {
 /// A line for each fault, a column for each version of NFS.
 fn faults(all: &[Finished]) -> String {
     let versions = ["3", "4.0", "4.1", "4.2"];
-    let mut page = "\n## Fault by fault\n\nSeconds from the complete fault until the state was told; in brackets until its cause was.\n`ok`: nothing was to be told, and nothing was.\n\n".to_owned();
+    let mut page = "\n## Fault by fault\n\nSeconds from the complete fault until the state was told; in brackets until its cause was.\n`ok`: it was called so from the first look to the last.\n\n".to_owned();
     page.push_str("| what happened | told | v3 | v4.0 | v4.1 | v4.2 |\n|---|---|---|---|---|---|\n");
     let mut rows: Vec<&str> = Vec::new();
     for one in all {
