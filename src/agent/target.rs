@@ -14,7 +14,7 @@ use crate::mounts::kubelet::pod_uid;
 use crate::mounts::mountstats::{OpCounters, TransportCounters, TransportTrend};
 use crate::mounts::octal;
 use crate::mounts::source::NFS_PORT;
-use crate::mounts::{Dev, Mount, Origin, View};
+use crate::mounts::{Dev, Mount, View};
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::Place;
 use crate::probe::{Identity, Sentinel, Space, StepResult};
