@@ -69,13 +69,13 @@ const SETUPS: &[Setup<Case>] = &[
     } },
     // Reading goes on: only what writes sees these two.
     Setup { name: "disk", environment: "VERS=4.1 BACKING=ext4", cases: cases! {
+        "disk-well-write" "none" "all is well, and a write is tried": PATH, "--write=uid=1000" => "healthy:-";
         "disk-frozen" "freeze" "the server's disk is frozen": "10.0.1.1:/", "" => "healthy:-";
         "disk-frozen-path" "freeze" "the server's disk is frozen": PATH, "" => "healthy:-";
         "disk-frozen-write" "freeze" "the server's disk is frozen, and a write is tried": PATH, "--write" => "dead:server_unresponsive";
         "export-readonly" "readonly_export" "the export is read-only": "10.0.1.1:/", "" => "healthy:-";
         "export-readonly-path" "readonly_export" "the export is read-only": PATH, "" => "healthy:-";
         "export-readonly-write" "readonly_export" "the export is read-only, and a write is tried": PATH, "--write" => "degraded:export_readonly";
-        "disk-well-write" "none" "all is well, and a write is tried": PATH, "--write=uid=1000" => "healthy:-";
     } },
     Setup { name: "moved", environment: "VERS=4.1 CLIENT=by_name", cases: cases! {
         "moved" "address_changed" "the server moved to another address": "nfs-server:/", "" => "healthy:-";
