@@ -145,12 +145,12 @@ pub struct Plan {
 }
 
 /// Decides about all pods of the node at once: pods on one superblock are no others to each other where all of them may
-/// go. One that may not go keeps those that share with it.
+/// go. One that may not go keeps those that share with it; its own refusal is the one that is told.
 #[must_use]
 pub fn plan_together(cases: &[(Case, Allowed)]) -> Vec<Result<Plan, Refusal>> {
     let mut going: BTreeSet<String> = cases.iter().map(|(case, _)| case.uid.clone()).collect();
+    let mut plans: Vec<_> = cases.iter().map(|(case, allowed)| plan(case, allowed, &going)).collect();
     loop {
-        let plans: Vec<_> = cases.iter().map(|(case, allowed)| plan(case, allowed, &going)).collect();
         let before = going.len();
         for ((case, _), plan) in cases.iter().zip(&plans) {
             if plan.is_err() {
@@ -159,6 +159,9 @@ pub fn plan_together(cases: &[(Case, Allowed)]) -> Vec<Result<Plan, Refusal>> {
         }
         if going.len() == before {
             return plans;
+        }
+        for ((case, allowed), decision) in cases.iter().zip(&mut plans).filter(|(_, decision)| decision.is_ok()) {
+            *decision = plan(case, allowed, &going);
         }
     }
 }

@@ -178,6 +178,17 @@ fn pods_on_one_superblock_go_together_or_not_at_all() {
     assert_eq!(guards, [Guard::Shared, Guard::Forbidden], "who stays keeps the other");
 }
 
+/// The agent tries a mount on which nobody is blocked at once; "shared" would have it wait.
+#[test]
+fn each_pod_on_one_superblock_is_told_its_own_refusal() {
+    let mut cases = neighbours(ALL);
+    for (case, _) in &mut cases {
+        case.mounts.iter_mut().for_each(|mount| mount.blocked = None);
+    }
+    let guards: Vec<Guard> = plan_together(&cases).into_iter().map(|plan| plan.unwrap_err().guard).collect();
+    assert_eq!(guards, [Guard::NobodyBlocked, Guard::NobodyBlocked]);
+}
+
 #[test]
 fn an_orphan_of_an_unknown_maker_is_let_go_only_from_what_answers() {
     let unknown = Pod::Orphan { age: ORPHAN_AFTER, stateful: None };
