@@ -114,7 +114,8 @@ this order; the first that says no is told.
 
 const TAIL: &str = "
 `make lab-story` plays this too, with a killed writer in fsync, stand-ins for the kubelet's own stuck looks, and `unstick.hung_after` at its
-shortest (60 s); killed -9 before and in the middle of the release, the agent ends it the same way:
+shortest (60 s). The agent sits in the surroundings of its pod, with the capabilities of `k8s/install-remedy-enforce.yaml`. Killed -9 before and in the
+middle of the release, it ends it the same way; the kill switch calls a release off in the middle; three pods of one superblock, and a pod with a subPath, go too:
 
 ```
      0.0 s  the server is gone

@@ -1,7 +1,5 @@
 //! `capabilities`: what stops working without each capability of the manifests, and what the agent says about it. The real
-//! static binary in a pod's surroundings ([`pod`]) beside real NFS mounts; once with everything, then with each one dropped.
-
-mod pod;
+//! binary in a pod's surroundings ([`crate::pod`]) beside real NFS mounts; once with everything, then with each one dropped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +11,9 @@ use mountwarden::verdict::{Cause, State};
 
 use crate::guest::shell;
 use crate::interrupt;
+use crate::pod;
 use crate::surface;
 use crate::uml::{Console, End, Guest, Host};
-
-use pod::Pod;
-pub(crate) use pod::become_agent;
 
 /// What the base adds, in the order of docs/privileges.md.
 const BASE: [&str; 5] = ["SYS_PTRACE", "SYS_ADMIN", "DAC_READ_SEARCH", "NET_BIND_SERVICE", "SYSLOG"];
@@ -31,6 +27,23 @@ const EXAMINED: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(200);
 const OPEN: &str = "/mnt/kubelet/pods/*/volumes/kubernetes.io~nfs/data";
 const PRIVATE: &str = "/mnt/private/cl";
+/// A mount that is released.
+const GOING: &str = "/mnt/kubelet/pods/1c3f8e7d-9f0c-4c29-8a40-6d7a1f7e5a11/volumes/kubernetes.io~nfs/data";
+const CONFIG: &str = "backoff_max: 6s\n\
+    canary: {mounts: [\"/mnt/kubelet/pods/*/volumes/kubernetes.io~nfs/*\"], interval: 3s, identity: \"uid=1000 gid=1000\"}\n\
+    remedy: {mode: dry-run, grace: 5s}\n";
+const FLAGS: [&str; 10] = [
+    "--interval",
+    "3s",
+    "--timeout",
+    "1500ms",
+    "--listen",
+    "127.0.0.1:12049",
+    "--listen-ui",
+    "127.0.0.1:12050",
+    "--node-name",
+    "lab-node",
+];
 
 /// On the host: boots the guest, and puts its table into docs/privileges.md or compares it.
 pub(crate) fn run(agent: &Path) -> Result<bool> {
@@ -82,7 +95,46 @@ pub(crate) fn measure() -> Result<()> {
             table += &format!("| `{capability}` | {} |\n", differences(&whole, &without));
         }
     }
+    table += "\n| dropped | the release of a dead mount, with what the remedy variants have, is |\n|---|---|\n";
+    let remedy = pod::remedy_capabilities()?;
+    let whole = release(&remedy)?;
+    ensure!(whole == "done, by a worker in a cgroup of its own", "with all of {remedy:?}: {whole}");
+    table += &format!("| nothing | {whole} |\n");
+    for dropped in &remedy {
+        let rest: Vec<String> = remedy.iter().filter(|one| *one != dropped).cloned().collect();
+        table += &format!("| `{dropped}` | {} |\n", release(&rest)?);
+    }
     Ok(std::fs::write("/run/out/table.md", table)?)
+}
+
+/// What becomes of a mount of the host that is to be released from a pod.
+fn release(capabilities: &[impl AsRef<str>]) -> Result<String> {
+    clear_groups()?;
+    ensure!(shell(&format!("MNT={GOING} SUBPATH=/ client_mount"))?.wait()?.success(), "the mount could not be made");
+    let log = Path::new("/run/out/release.log");
+    let _ = std::fs::remove_file(log);
+    pod::start(capabilities, &[pod::LAB, "guest", "release", GOING], log)?.wait()?;
+    let words = std::fs::read_to_string(log)?.trim().to_owned();
+    let is_there = std::fs::read_to_string("/proc/self/mountinfo")?.contains(GOING);
+    ensure!(is_there != words.starts_with("done"), "it says `{words}`, and the mount is there: {is_there}");
+    if is_there {
+        ensure!(shell(&format!("umount {GOING}"))?.wait()?.success(), "the mount stays");
+    }
+    Ok(words)
+}
+
+/// What an agent with more rights left would hide that this one cannot make it. The last process of a release is in there for
+/// some seconds.
+fn clear_groups() -> Result<()> {
+    let begin = Instant::now();
+    while Path::new("/sys/fs/cgroup/mountwarden.canary").exists() {
+        ensure!(begin.elapsed() < SETTLED, "the workers' cgroups do not get empty");
+        for group in ["/sys/fs/cgroup/mountwarden.canary/*", "/sys/fs/cgroup/mountwarden.canary"] {
+            shell(&format!("rmdir {group} 2>/dev/null"))?.wait()?;
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 fn differences(whole: &Facts, without: &Facts) -> String {
@@ -95,11 +147,9 @@ fn differences(whole: &Facts, without: &Facts) -> String {
 }
 
 fn facts(capabilities: &[&str]) -> Result<Facts> {
-    // What an agent with more rights left would hide that this one cannot make it.
-    for group in ["/sys/fs/cgroup/mountwarden.canary/*", "/sys/fs/cgroup/mountwarden.canary"] {
-        shell(&format!("rmdir {group} 2>/dev/null"))?.wait()?;
-    }
-    let pod = Pod::start(capabilities)?;
+    clear_groups()?;
+    pod::configure("config.yaml", CONFIG)?;
+    let pod = pod::Agent::start(capabilities, &FLAGS, Path::new("/run/out/agent.log"))?;
     let begin = Instant::now();
     let mut facts = Facts::new();
     let first = wait(SETTLED, |seen| {

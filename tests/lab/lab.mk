@@ -26,7 +26,7 @@ lab-trials: build ## Trial mounts of NFS v3 to v4.2, and what they leave (2 minu
 	@tests/packages.sh lab
 	$(LAB) trials
 
-lab-story: build ## A pod on a replaced server is brought back, one stuck in Terminating is let go: agent, coordinator, real NFS, a fake API server (15 minutes)
+lab-story: build ## A pod on a replaced server is brought back, one stuck in Terminating is let go: agent in its pod, coordinator, real NFS, a fake API server (15 minutes)
 	@tests/packages.sh lab
 	$(LAB) story
 
@@ -63,7 +63,7 @@ lab-prometheus: build ## Real NFS faults, the real Prometheus and Alertmanager: 
 	@tests/packages.sh test
 	$(LAB) prometheus $(RECORD)
 
-lab-capabilities: static ## What stops working without each capability of the agent's pod; writes into docs/privileges.md (5 minutes)
+lab-capabilities: build ## What stops working without each capability of the agent's pod; writes into docs/privileges.md (5 minutes)
 	@tests/packages.sh lab
 	$(LAB) capabilities
 

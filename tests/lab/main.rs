@@ -23,6 +23,7 @@ mod matrix;
 mod nodes;
 mod page;
 mod pending;
+mod pod;
 mod prometheus;
 mod releases;
 mod report;
@@ -92,6 +93,9 @@ enum Command {
         /// Only the tellings whose name matches (`^4.1-swap_dir_filled`).
         #[arg(long, value_name = "REGEX")]
         only: Option<regex::Regex>,
+        /// Guests at a time. They mostly wait.
+        #[arg(long, default_value_t = 4)]
+        jobs: usize,
     },
     /// Three containers and a service on one export, whose server is replaced, and whose host then mounts anew.
     Containers {
@@ -134,8 +138,8 @@ enum Command {
     },
     /// Drop each capability of the agent's pod in turn, and tell what stops working; writes into docs/privileges.md.
     Capabilities {
-        /// The binary under test; it must be static, since the pod has nothing else.
-        #[arg(long, default_value = "target/x86_64-unknown-linux-musl/release/mountwarden")]
+        /// The binary under test.
+        #[arg(long, default_value = "target/release/mountwarden")]
         agent: PathBuf,
     },
     /// Alert on real faults with the real Prometheus and Alertmanager, and ask every query of the dashboards.
@@ -169,8 +173,14 @@ enum Guest {
     Metrics { mountpoint: String },
     /// The runs of `capabilities`.
     Capabilities,
-    /// Becomes the agent in a pod's surroundings, with these capabilities alone (`SYS_PTRACE,SYSLOG`).
-    Pod { capabilities: String },
+    /// Becomes PROGRAM in the surroundings of the agent's pod, with these capabilities alone (`SYS_PTRACE,SYSLOG`).
+    Pod {
+        capabilities: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
+    /// Releases the host's mount at PATH, which answers, from here; says what became of it.
+    Release { path: String },
     /// Writes what the agent here serves at /metrics into FILE, once a second.
     Relay { file: PathBuf },
     /// A TCP port at which nobody serves.
@@ -192,9 +202,8 @@ enum Guest {
         volume: PathBuf,
         path: PathBuf,
         group: PathBuf,
-        /// It writes too, and waits until that is on stable storage.
-        #[arg(long)]
-        writes: bool,
+        /// So many files it writes too, and waits until they are on stable storage.
+        files: u32,
     },
     /// The tale of `containers`.
     Containers,
@@ -263,7 +272,8 @@ impl Command {
             Command::Prometheus(options) => return prometheus::run(&options),
             Command::Capabilities { agent } => return capabilities::run(&agent),
             Command::Guest(Guest::Capabilities) => capabilities::measure()?,
-            Command::Guest(Guest::Pod { capabilities }) => capabilities::become_agent(&capabilities)?,
+            Command::Guest(Guest::Pod { capabilities, program }) => pod::become_program(&capabilities, &program)?,
+            Command::Guest(Guest::Release { path }) => releases::from_here(&path)?,
             Command::Guest(Guest::Relay { file }) => prometheus::relay(&file)?,
             Command::Run(options) => return runner::run(&options),
             Command::Says(options) => return says::run(&options),
@@ -271,12 +281,12 @@ impl Command {
             Command::Demo { agent } => demo::run(&agent)?,
             Command::Rpcs { agent } => rpcs::run(&agent)?,
             Command::Trials { agent } => return trials::run(&agent),
-            Command::Story { agent, only } => return story::run(&agent, only.as_ref()),
+            Command::Story { agent, only, jobs } => return story::run(&agent, only.as_ref(), jobs),
             Command::Guest(Guest::Story { fault, policy, ends }) => story::tell(&fault, &policy, ends)?,
             Command::Pending { agent, only } => return pending::run(&agent, only.as_ref()),
             Command::Guest(Guest::Pending { fault, cause }) => pending::tell(&fault, &cause)?,
-            Command::Guest(Guest::Container { volume, path, group, writes }) => {
-                story::container(&volume, &path, &group, writes)?;
+            Command::Guest(Guest::Container { volume, path, group, files }) => {
+                story::container(&volume, &path, &group, files)?;
             }
             Command::Containers { agent, versions } => return containers::run(&agent, &versions),
             Command::Guest(Guest::Containers) => containers::tell()?,

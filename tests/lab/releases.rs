@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use mountwarden::mounts::table::Table;
+use mountwarden::mounts::{View, mountinfo};
+use mountwarden::probe::canary::cgroup::{CgroupSpec, Isolation};
 use mountwarden::probe::image::Image;
 use mountwarden::probe::trial::options::VERSIONS;
 use mountwarden::remedy::release::{self, Event, Manner, Outcome, Pace, ReleaseMount, ReleaseSpec};
@@ -202,17 +203,48 @@ fn one(case: &Case, seen: &mut Seen) -> Result<()> {
     Ok(())
 }
 
-fn let_go(case: &Case, seen: &mut Seen) -> Result<()> {
-    let mount = find(VOLUME)?.context("the volume is not mounted")?;
-    let spec = ReleaseSpec {
+/// A release in the host's mount namespace, from whichever one this process is in.
+fn spec(path: &str, manner: Manner) -> Result<ReleaseSpec> {
+    let mount = find(path)?.with_context(|| format!("{path} is not mounted"))?;
+    Ok(ReleaseSpec {
         pod_uid: UID.to_owned(),
         proc_root: b"/proc".to_vec(),
         namespace: b"/proc/1/ns/mnt".to_vec(),
         mounts: vec![mount],
-        manner: Manner::Abort,
+        manner,
         cgroup: None,
         pace: Pace::default(),
-    };
+    })
+}
+
+/// `guest release PATH`, to be run in a pod's surroundings: what became of it.
+pub(crate) fn from_here(path: &str) -> Result<()> {
+    let mut spec = spec(path, Manner::Detach)?;
+    let dev = spec.mounts[0].dev;
+    spec.cgroup = Some(CgroupSpec { proc_root: b"/proc".to_vec(), run: "lab".to_owned(), dev });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome =
+        runtime.block_on(async { anyhow::Ok(release::release(&Image::of_this_binary()?, &spec, |_| true).await) })?;
+    let said = |wanted: fn(&Event) -> Option<String>| outcome.events().iter().find_map(|(_, event)| wanted(event));
+    let place = said(|event| match event {
+        Event::Entered(Isolation::Own) => Some("by a worker in a cgroup of its own".to_owned()),
+        Event::Entered(other) => Some(format!("by a worker in the agent's own cgroup ({other:?})")),
+        _ => None,
+    });
+    let stopped = said(|event| match event {
+        Event::Stopped(stop) => Some(stop.to_string()),
+        _ => None,
+    });
+    match stopped {
+        None if outcome.released() => println!("done, {}", place.context("no word about the cgroup")?),
+        Some(why) => println!("refused: {why}"),
+        None => bail!("{outcome:?}"),
+    }
+    Ok(())
+}
+
+fn let_go(case: &Case, seen: &mut Seen) -> Result<()> {
+    let spec = spec(VOLUME, Manner::Abort)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let image = Image::of_this_binary()?;
@@ -254,8 +286,9 @@ fn helpers() -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// In the host's table.
 fn find(path: &str) -> Result<Option<ReleaseMount>> {
-    let table = Table::read(Path::new("/proc"))?;
+    let table = mountinfo::parse(&std::fs::read("/proc/1/mountinfo")?, View::Host);
     let mount = table.mounts.iter().find(|mount| mount.mountpoint == Path::new(path));
     Ok(mount.map(|mount| ReleaseMount {
         path: path.as_bytes().to_vec(),

@@ -16,6 +16,8 @@ mod stuck;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,11 +28,11 @@ pub(crate) use cluster::container;
 
 use crate::guest::shell;
 use crate::interrupt;
+use crate::pod;
 use crate::surface::AGENT;
 use crate::uml::{Console, End, Guest, Host};
-use cluster::{Cluster, NAMESPACE, NODE};
+use cluster::{Cluster, NAMESPACE, NODE, Workload, volume_of};
 
-const LIMIT: Duration = Duration::from_secs(360);
 /// What the design promises: from the server's return to the new pod.
 const PROMISED: Duration = Duration::from_secs(60);
 /// So long is looked on where nothing may happen.
@@ -56,62 +58,105 @@ pub(crate) enum Ends {
     Released,
     /// The same, with an agent that is killed in the middle and started again.
     Killed,
+    /// The same, of three pods that share the superblock.
+    Several,
+    /// The same, of a pod with a subPath: two mounts.
+    SubPath,
+    /// The same, with the kill switch set in the middle, and lifted again.
+    Stopped,
     /// It may not be released: somebody alive uses the same superblock.
     Shared,
     /// It is deleted on a stale mount that its kubelet leaves behind, and the agent takes that away.
     Detached,
+    /// It is deleted by force: reported, and released only when that is configured.
+    Orphan,
 }
 
-#[rustfmt::skip]
-const TELLINGS: [Telling; 12] = [
-    Telling { version: "4.1", fault: "swap_dir_filled", policy: "same_names", ends: Ends::Rescued },
-    Telling { version: "3", fault: "swap_dir_filled", policy: "same_names", ends: Ends::Rescued },
-    Telling { version: "4.1", fault: "swap_dir", policy: "always", ends: Ends::Rescued },
-    Telling { version: "4.1", fault: "swap_tmpfs", policy: "always", ends: Ends::Rescued },
-    Telling { version: "4.1", fault: "swap_dir", policy: "same_names", ends: Ends::Refused },
-    Telling { version: "4.1", fault: "unexport", policy: "same_names", ends: Ends::Heals },
-    Telling { version: "4.1", fault: "restart", policy: "same_names", ends: Ends::Heals },
-    Telling { version: "4.1", fault: "refused", policy: "released", ends: Ends::Released },
-    Telling { version: "3", fault: "refused", policy: "released", ends: Ends::Released },
-    Telling { version: "4.1", fault: "refused", policy: "killed", ends: Ends::Killed },
-    Telling { version: "4.1", fault: "refused", policy: "shared", ends: Ends::Shared },
-    Telling { version: "4.1", fault: "swap_dir", policy: "detached", ends: Ends::Detached },
+impl Ends {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The guest may take so long.
+    fn limit(self) -> Duration {
+        // Ten minutes alone until it counts as an orphan.
+        Duration::from_secs(if self == Ends::Orphan { 960 } else { 420 })
+    }
+}
+
+const fn rescue(version: &'static str, fault: &'static str, policy: &'static str, ends: Ends) -> Telling {
+    Telling { version, fault, policy, ends }
+}
+
+const fn release(version: &'static str, fault: &'static str, ends: Ends) -> Telling {
+    Telling { version, fault, policy: "", ends }
+}
+
+const TELLINGS: [Telling; 19] = [
+    rescue("4.1", "swap_dir_filled", "same_names", Ends::Rescued),
+    rescue("3", "swap_dir_filled", "same_names", Ends::Rescued),
+    rescue("4.1", "swap_dir", "always", Ends::Rescued),
+    rescue("4.1", "swap_tmpfs", "always", Ends::Rescued),
+    rescue("4.1", "swap_dir", "same_names", Ends::Refused),
+    rescue("4.1", "unexport", "same_names", Ends::Heals),
+    rescue("4.1", "restart", "same_names", Ends::Heals),
+    release("3", "refused", Ends::Released),
+    release("4.0", "refused", Ends::Released),
+    release("4.1", "refused", Ends::Released),
+    release("4.2", "refused", Ends::Released),
+    release("4.1", "drop", Ends::Released),
+    release("4.1", "refused", Ends::Killed),
+    release("4.1", "refused", Ends::Several),
+    release("4.1", "refused", Ends::SubPath),
+    release("4.1", "refused", Ends::Stopped),
+    release("4.1", "refused", Ends::Shared),
+    release("4.1", "swap_dir", Ends::Detached),
+    release("4.1", "refused", Ends::Orphan),
 ];
 
-/// On the host.
-pub(crate) fn run(agent: &Path, only: Option<&regex::Regex>) -> Result<bool> {
+impl Telling {
+    fn name(&self) -> String {
+        let last = if self.policy.is_empty() { self.ends.name() } else { self.policy.to_owned() };
+        format!("{}-{}-{last}", self.version, self.fault)
+    }
+}
+
+/// On the host: `jobs` guests at a time, which mostly wait.
+pub(crate) fn run(agent: &Path, only: Option<&regex::Regex>, jobs: usize) -> Result<bool> {
     interrupt::take()?;
     let host = Host::new(agent)?;
-    let mut good = true;
-    for telling in &TELLINGS {
-        let name = format!("{}-{}-{}", telling.version, telling.fault, telling.policy);
-        if only.is_some_and(|only| !only.is_match(&name)) {
-            continue;
-        }
-        println!("{name}");
-        match boot(&host, telling) {
-            Ok(told) => print!("{told}"),
-            Err(error) => {
-                good = false;
-                println!("  FAILED: {error:#}");
+    let chosen = TELLINGS.iter().filter(|telling| only.is_none_or(|only| only.is_match(&telling.name())));
+    let (waiting, failed) = (Mutex::new(chosen), AtomicUsize::new(0));
+    let one_after_the_other = || {
+        loop {
+            let next = waiting.lock().ok().and_then(|mut waiting| waiting.next());
+            let Some(telling) = next else { return };
+            match boot(&host, telling) {
+                Ok(told) => print!("{}\n{told}", telling.name()),
+                Err(error) => {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    println!("{}\n  FAILED: {error:#}", telling.name());
+                }
             }
         }
-    }
-    Ok(good)
+    };
+    std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(one_after_the_other))));
+    Ok(failed.into_inner() == 0)
 }
 
 fn boot(host: &Host, telling: &Telling) -> Result<String> {
-    let out = std::env::temp_dir().join(format!("mwlab-story-{}", std::process::id()));
+    let name = telling.name();
+    let out = std::env::temp_dir().join(format!("mwlab-story-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&out)?;
     let arguments = vec![
         format!("LAB_VERSION={}", telling.version),
         format!("LAB_FAULT={}", telling.fault),
-        format!("LAB_POLICY={}", telling.policy),
-        format!("LAB_ENDS={}", telling.ends.to_possible_value().context("a way to end")?.get_name()),
+        format!("LAB_POLICY={}", if telling.policy.is_empty() { "-" } else { telling.policy }),
+        format!("LAB_ENDS={}", telling.ends.name()),
         format!("LAB_BACKING={}", if telling.fault == "swap_tmpfs" { "tmpfs" } else { "dir" }),
     ];
-    let guest = Guest { name: "story", script: "guest/story.sh", out: &out, console: Console::File, arguments };
-    let end = host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())));
+    let guest = Guest { name: &name, script: "guest/story.sh", out: &out, console: Console::File, arguments };
+    let end = host.boot(&guest).and_then(|guest| guest.wait(telling.ends.limit(), || Ok(())));
     let told = std::fs::read_to_string(out.join("story")).unwrap_or_default();
     let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
     let logs = format!("{}\n{}\n{}", read("guest.log"), read("agent.log"), read("coordinator.log"));
@@ -130,16 +175,14 @@ pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     if !matches!(ends, Ends::Rescued | Ends::Refused | Ends::Heals) {
         return stuck::tell(export, fault, ends);
     }
-    let cluster = Cluster::start("10.0.1.1", export, false);
+    let cluster = Cluster::start("10.0.1.1", export, Workload::READER);
     // A coordinator without history waits for a whole cool-down; docs/remedy.md says how to begin one by hand.
     cluster.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "mountwarden-history", "namespace": "default"},
         "data": {"enforce": "{\"version\":1,\"began\":0,\"written\":0,\"records\":[]}"}}));
-    let kubeconfig = cluster.api.kubeconfig(Path::new("/run"));
     let config = format!("remedy: {{mode: enforce, evict_on_replaced: {policy}}}\nlog: {{format: json}}\n");
-    std::fs::write("/run/story.yaml", config)?;
-    let mut agent = program("run", &kubeconfig, ["127.0.0.1:12049", "127.0.0.1:12050"], "agent")?;
-    let mut coordinator = program("coordinate", &kubeconfig, ["127.0.0.1:12051", "127.0.0.1:12052"], "coordinator")?;
+    let mut agent = agent(&cluster, &config)?;
+    let mut coordinator = coordinator()?;
     let told = follow(&cluster, fault, ends);
     for child in [&mut agent, &mut coordinator] {
         // Fails only when it has ended, which the logs explain.
@@ -152,21 +195,41 @@ pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     Ok(())
 }
 
-/// Starts the agent or the coordinator; its log goes on where it ended.
-fn program(mode: &str, kubeconfig: &Path, ports: [&str; 2], log: &str) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(format!("/run/out/{log}.log"))?;
+/// Starts the agent in its pod, with what `k8s/install-remedy-enforce.yaml` gives it; its log goes on where it ended.
+fn agent(cluster: &Cluster, config: &str) -> Result<Child> {
+    let config = pod::configure("config.yaml", config)?;
+    let kubeconfig =
+        pod::configure("kubeconfig", &std::fs::read_to_string(cluster.api.kubeconfig(Path::new("/run")))?)?;
+    let program = [
+        &[pod::AGENT, "run", "--config", &config, "--node-name", NODE, "--kubeconfig", &kubeconfig][..],
+        &["--listen", "127.0.0.1:12049", "--listen-ui", "127.0.0.1:12050"],
+    ];
+    pod::start(&pod::remedy_capabilities()?, &program.concat(), Path::new("/run/out/agent.log"))
+}
+
+/// It touches no mount, and needs nothing of the node: the same configuration, from the node's side.
+fn coordinator() -> Result<Child> {
+    let log = File::create("/run/out/coordinator.log")?;
     let mut command = Command::new(AGENT);
-    command.args([mode, "--config", "/run/story.yaml", "--node-name", NODE, "--kubeconfig"]).arg(kubeconfig);
-    command.args(["--listen", ports[0], "--listen-ui", ports[1]]);
+    command.args([
+        "coordinate",
+        "--config",
+        "/run/config/config.yaml",
+        "--node-name",
+        NODE,
+        "--kubeconfig",
+        "/run/kubeconfig",
+    ]);
+    command.args(["--listen", "127.0.0.1:12051", "--listen-ui", "127.0.0.1:12052"]);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
-    command.spawn().with_context(|| format!("start {mode}"))
+    command.spawn().context("start the coordinator")
 }
 
 fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
     let limit = Duration::from_secs(60);
     until(limit, "the first pod does not become ready", || Ok(ready(cluster, "web-1")))?;
     let first = uid(cluster, "web-1")?;
-    let volume = format!("/mnt/kubelet/pods/{first}/volumes/kubernetes.io~nfs/pv-data");
+    let volume = volume_of(&first);
     until(limit, "the agent does not call the volume healthy", || healthy(&volume))?;
     until(limit, "the agent learns no entries", || learned(&volume))?;
     ensure!(shell(&format!("fault {fault}"))?.wait()?.success(), "the fault cannot be made");
@@ -205,7 +268,7 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
     ensure!(back.elapsed() <= PROMISED, "that is later than {PROMISED:?} after the server's return");
     until(limit, "the old pod does not go", || Ok(uid(cluster, "web-1").is_err()))?;
     let second = uid(cluster, "web-2")?;
-    let volume = format!("/mnt/kubelet/pods/{second}/volumes/kubernetes.io~nfs/pv-data");
+    let volume = volume_of(&second);
     until(limit, "the agent does not call the new pod's volume healthy", || healthy(&volume))?;
     said("the old pod is gone, and the new pod's volume is healthy");
     ensure!(cluster.api.asked_for("POST", "/eviction").len() == 1, "more than one eviction was asked for");
@@ -213,7 +276,7 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
 }
 
 /// Nothing may be asked for, neither while it is broken nor when it is mended.
-fn heals(cluster: &Cluster, fault: &str, volume: &str, said: impl Fn(&str)) -> Result<()> {
+fn heals(cluster: &Cluster, fault: &str, volume: &Path, said: impl Fn(&str)) -> Result<()> {
     let quiet = |limit: Duration| -> Result<()> {
         let begin = Instant::now();
         while begin.elapsed() < limit {
@@ -256,21 +319,21 @@ fn events(cluster: &Cluster, reason: &str) -> Vec<String> {
 }
 
 /// What the agent says of the mount at a path.
-fn mount(path: &str) -> Result<Option<mountwarden::snapshot::MountStatus>> {
+fn mount(path: &Path) -> Result<Option<mountwarden::snapshot::MountStatus>> {
     let Some(snapshot) = crate::surface::snapshot() else { return Ok(None) };
-    Ok(snapshot.mounts.into_iter().find(|mount| mount.paths.iter().any(|one| one == path)))
+    Ok(snapshot.mounts.into_iter().find(|mount| mount.paths.iter().any(|one| Path::new(one) == path)))
 }
 
-fn state(path: &str) -> Result<Option<String>> {
+fn state(path: &Path) -> Result<Option<String>> {
     Ok(mount(path)?.map(|mount| mount.state.to_string()))
 }
 
-fn healthy(path: &str) -> Result<bool> {
+fn healthy(path: &Path) -> Result<bool> {
     Ok(state(path)?.as_deref() == Some("healthy"))
 }
 
 /// A probe that looked at entries that were chosen before.
-fn learned(path: &str) -> Result<bool> {
+fn learned(path: &Path) -> Result<bool> {
     Ok(mount(path)?.is_some_and(|mount| mount.steps.iter().any(|step| step.step == "sentinel")))
 }
 

@@ -1,12 +1,11 @@
 # One node with two NFS mounts, one of them below a directory that root may not enter without a capability; the agent sits in
-# a pod's surroundings (capabilities/pod.rs). The server wants privileged ports. capabilities.rs does the rest.
+# a pod's surroundings (pod.rs). The server wants privileged ports. capabilities.rs does the rest.
 VERS=4.1 MODE=hard OPTIONS=timeo=10,retrans=2 SUBPATH=/ LAYOUT=beside BACKING=dir
 EXPORT_OPTIONS=rw,no_root_squash,secure,no_subtree_check
 exec >/run/out/guest.log 2>&1
 load_modules nfsv4 nfsd veth sch_netem
 net_up
 mount -t cgroup2 cgroup /sys/fs/cgroup
-mkdir -p /sys/fs/cgroup/kubepods.slice/agent
 # As Debian, Ubuntu and others have it.
 echo 1 >/proc/sys/kernel/dmesg_restrict
 what_to_export

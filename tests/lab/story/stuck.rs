@@ -1,34 +1,50 @@
 //! The second half of the story: the pod is deleted while its mount is dead, stays in Terminating, and the agent lets it
 //! go, or says why not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill as signal};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
 
-use super::cluster::{Cluster, NAMESPACE};
-use super::{Ends, events, healthy, program, ready, state, uid, until};
+use super::cluster::{Cluster, NAMESPACE, Workload, sub_path_of, volume_of};
+use super::{Ends, agent, events, healthy, ready, state, uid, until};
 use crate::guest::shell;
+use crate::pod;
 
-const PORTS: [&str; 2] = ["127.0.0.1:12049", "127.0.0.1:12050"];
 /// The shortest that the configuration takes. By default a mount must have hung for 15 minutes.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(150);
 /// What the issue promises: 5 s from the decision, one more for a dirty file; and the kubelet's own look.
 const PROMISED: Duration = Duration::from_secs(10);
 
-pub(super) fn tell(export: &str, fault: &str, ends: Ends) -> Result<()> {
-    let cluster = Cluster::start("10.0.1.1", export, ends != Ends::Detached);
-    let kubeconfig = cluster.api.kubeconfig(Path::new("/run"));
-    let config = format!(
-        "remedy: {{mode: enforce}}\nunstick: {{hung: true, hung_after: {}s}}\nstate: {{file: /run/mountwarden.state}}\nlog: {{format: json}}\n",
+fn config(orphans: bool) -> String {
+    format!(
+        "remedy: {{mode: enforce}}\nunstick: {{hung: true, hung_after: {}s, orphans: {orphans}}}\nstate: {{file: /run/mountwarden/state}}\nlog: {{format: json}}\n",
         HUNG_AFTER.as_secs()
-    );
-    std::fs::write("/run/story.yaml", config)?;
-    let mut agent = program("run", &kubeconfig, PORTS, "agent")?;
-    let told = follow(&cluster, fault, ends, &mut agent, &kubeconfig);
+    )
+}
+
+/// What is deleted.
+fn workload(ends: Ends) -> Workload {
+    match ends {
+        Ends::Several => Workload { replicas: 3, files: 1, sub_path: false },
+        Ends::SubPath => Workload { replicas: 1, files: 1, sub_path: true },
+        // Long enough to be stopped on the way.
+        Ends::Stopped => Workload { replicas: 1, files: 20, sub_path: false },
+        Ends::Detached | Ends::Orphan => Workload::READER,
+        _ => Workload { files: 1, ..Workload::READER },
+    }
+}
+
+pub(super) fn tell(export: &str, fault: &str, ends: Ends) -> Result<()> {
+    let cluster = Cluster::start("10.0.1.1", export, workload(ends));
+    let mut agent = agent(&cluster, &config(false))?;
+    let told = follow(&cluster, fault, ends, &mut agent);
     // Fails only when it has ended, which the log explains.
     let _ = agent.kill();
     let _ = agent.wait();
@@ -38,12 +54,31 @@ pub(super) fn tell(export: &str, fault: &str, ends: Ends) -> Result<()> {
     Ok(())
 }
 
-fn follow(cluster: &Cluster, fault: &str, ends: Ends, agent: &mut Child, kubeconfig: &Path) -> Result<()> {
+/// A pod that is going.
+struct Going {
+    name: String,
+    uid: String,
+    mounts: Vec<PathBuf>,
+}
+
+fn follow(cluster: &Cluster, fault: &str, ends: Ends, running: &mut Child) -> Result<()> {
     let limit = Duration::from_secs(60);
-    until(limit, "the first pod does not become ready", || Ok(ready(cluster, "web-1")))?;
-    let first = uid(cluster, "web-1")?;
-    let volume = format!("/mnt/kubelet/pods/{first}/volumes/kubernetes.io~nfs/pv-data");
-    until(limit, "the agent does not call the volume healthy", || healthy(&volume))?;
+    let workload = workload(ends);
+    let all_ready =
+        || Ok(cluster.pods().iter().filter(|(_, _, ready, _)| *ready).count() == workload.replicas as usize);
+    until(limit, "the pods do not become ready", all_ready)?;
+    let pods: Vec<Going> = cluster
+        .pods()
+        .into_iter()
+        .map(|(name, uid, ..)| {
+            let sub_path = workload.sub_path.then(|| sub_path_of(&uid));
+            Going { name, mounts: sub_path.into_iter().chain([volume_of(&uid)]).collect(), uid }
+        })
+        .collect();
+    for mount in pods.iter().flat_map(|pod| &pod.mounts) {
+        until(limit, "the agent does not call the volumes healthy", || healthy(mount))?;
+    }
+    let volume = volume_of(&pods[0].uid);
     cluster.no_more_pods.store(true, Ordering::Relaxed);
     if ends == Ends::Shared {
         done("mount a neighbour", "MNT=/mnt/neighbour; client_mount")?;
@@ -60,50 +95,127 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends, agent: &mut Child, kubecon
     said(&format!("the agent says: {}", state(&volume)?.unwrap_or_default()));
     if ends != Ends::Detached {
         // As long as attributes are cached the kubelet's look ends, and a deleted pod too (KUBELET.md 3).
-        let hangs = || Ok(shell(&format!("timeout 2 stat {volume} >/dev/null"))?.wait()?.code() == Some(124));
+        let look = format!("timeout 2 stat {} >/dev/null", volume.display());
+        let hangs = || Ok(shell(&look)?.wait()?.code() == Some(124));
         until(limit, "a look at the volume does not hang", hangs)?;
     }
-    cluster.api.terminate(NAMESPACE, "web-1");
-    said("the pod is deleted");
-    if ends == Ends::Shared {
-        return shared(cluster, fault, &first, &volume, &said);
+    if ends == Ends::Orphan {
+        orphan(cluster, &pods[0], running, &said)?;
+        return recover(cluster, fault, &pods, &said);
     }
-    if ends == Ends::Killed {
-        // Dead since: that survives, or it would take another minute from here.
-        std::thread::sleep(HUNG_AFTER / 2);
-        kill(agent)?;
-        *agent = program("run", kubeconfig, PORTS, "agent")?;
-        said("the agent was killed, and started again");
-        let begun = || Ok(log()?.contains("its dead mounts are released now"));
-        follow_guards(&first, &said, "no release begins", begun)?;
-        kill(agent)?;
-        *agent = program("run", kubeconfig, PORTS, "agent")?;
-        said("the agent was killed in the middle of the release, and started again");
+    for pod in &pods {
+        cluster.api.terminate(NAMESPACE, &pod.name);
     }
-    let gone = || -> Result<bool> { Ok(uid(cluster, "web-1").is_err()) };
-    let released = || -> Result<bool> { Ok(!events(cluster, "MountReleased").is_empty() || gone()?) };
-    follow_guards(&first, &said, "nobody releases it", released)?;
-    for note in events(cluster, "MountReleased") {
-        said(&format!("MountReleased: {note}"));
+    said(if pods.len() == 1 { "the pod is deleted" } else { "the pods are deleted" });
+    match ends {
+        Ends::Shared => return shared(cluster, fault, &pods[0], &said),
+        Ends::Killed => killed(cluster, &pods[0], running, &said)?,
+        Ends::Stopped => stopped(cluster, &pods[0], &said)?,
+        _ => {}
     }
-    until(PROMISED, "the pod does not go", gone)?;
-    said("the pod is gone from the API");
-    let clean = || Ok(stuck_processes(&first)?.is_empty() && !mounted(&volume)?);
-    until(PROMISED, "something is left", clean).with_context(|| format!("{:?}", stuck_processes(&first)))?;
-    said("no process is in D, and nothing is left in the host's mount table, the server still dead or another one");
-    let by_us = || Ok(log()?.contains("its dead mounts are out of the host's mount table"));
-    until(PROMISED, "it was not the agent that released it", by_us)?;
+    for pod in &pods {
+        let gone = || -> Result<bool> { Ok(uid(cluster, &pod.name).is_err()) };
+        let released = || -> Result<bool> { Ok(!released_notes(cluster, &pod.name).is_empty() || gone()?) };
+        follow_guards(&pod.uid, &said, "nobody releases it", released)?;
+        for note in released_notes(cluster, &pod.name) {
+            said(&format!("MountReleased: {note}"));
+        }
+        until(PROMISED, "the pod does not go", gone)?;
+        said(&format!("{} is gone from the API", pod.name));
+    }
+    nothing_is_left(&pods, &said)?;
     if ends == Ends::Detached {
         return Ok(());
     }
+    recover(cluster, fault, &pods, &said)
+}
+
+fn nothing_is_left(pods: &[Going], said: &impl Fn(&str)) -> Result<()> {
+    for pod in pods {
+        let clean = || Ok(stuck_processes(&pod.uid)?.is_empty() && !any_mounted(&pod.mounts)?);
+        until(PROMISED, "something is left", clean).with_context(|| format!("{:?}", stuck_processes(&pod.uid)))?;
+    }
+    said("no process is in D, and nothing is left in the host's mount table, the server still dead or another one");
+    let by_us = || Ok(log()?.matches("its dead mounts are out of the host's mount table").count() == pods.len());
+    until(PROMISED, "it was not the agent that released it", by_us)
+}
+
+/// The server comes back, and with it the workload.
+fn recover(cluster: &Cluster, fault: &str, pods: &[Going], said: &impl Fn(&str)) -> Result<()> {
     done("mend the fault", &format!("heal {fault}"))?;
     cluster.no_more_pods.store(false, Ordering::Relaxed);
-    until(LIMIT, "no new pod becomes ready", || Ok(ready(cluster, "web-2")))?;
-    let second = uid(cluster, "web-2")?;
-    let volume = format!("/mnt/kubelet/pods/{second}/volumes/kubernetes.io~nfs/pv-data");
-    until(limit, "the agent does not call the new pod's volume healthy", || healthy(&volume))?;
+    let name = format!("web-{}", pods.len() + 1);
+    until(LIMIT, "no new pod becomes ready", || Ok(ready(cluster, &name)))?;
+    let volume = volume_of(&uid(cluster, &name)?);
+    until(LIMIT, "the agent does not call the new pod's volume healthy", || healthy(&volume))?;
     said("the server is back, and so is the pod");
     Ok(())
+}
+
+/// The agent is killed while it waits, and while it releases; what it knows is in its state file.
+fn killed(cluster: &Cluster, pod: &Going, running: &mut Child, said: &impl Fn(&str)) -> Result<()> {
+    // Dead since: that survives, or it would take another minute from here.
+    std::thread::sleep(HUNG_AFTER / 2);
+    kill(running)?;
+    *running = agent(cluster, &config(false))?;
+    said("the agent was killed, and started again");
+    let begun = || Ok(log()?.contains("its dead mounts are released now"));
+    follow_guards(&pod.uid, said, "no release begins", begun)?;
+    kill(running)?;
+    *running = agent(cluster, &config(false))?;
+    said("the agent was killed in the middle of the release, and started again");
+    Ok(())
+}
+
+/// The kill switch is set while the release is under way.
+fn stopped(cluster: &Cluster, pod: &Going, said: &impl Fn(&str)) -> Result<()> {
+    let switch = |value: &str| {
+        cluster.api.put(json!({"kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "mountwarden-remedy", "namespace": "default"}, "data": {"stop": value}}));
+        said(&format!("the kill switch is set to {value}"));
+    };
+    let begun = || Ok(log()?.contains("its dead mounts are released now"));
+    follow_guards(&pod.uid, said, "no release begins", begun)?;
+    switch("true");
+    let off = || Ok(!events(cluster, "MountReleaseFailed").is_empty());
+    until(PROMISED, "the release is not called off", off)?;
+    said(&format!("MountReleaseFailed: {}", events(cluster, "MountReleaseFailed").join("; ")));
+    ensure!(any_mounted(&pod.mounts)?, "it was taken away all the same");
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(40) {
+        ensure!(
+            any_mounted(&pod.mounts)? && released_notes(cluster, &pod.name).is_empty(),
+            "it was released all the same"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    said("nothing happened for longer than it is before a release is tried again");
+    switch("false");
+    Ok(())
+}
+
+/// Deleted by force: nobody knows the pod any more, but its mount is there, and its kubelet stuck in it.
+fn orphan(cluster: &Cluster, pod: &Going, running: &Child, said: &impl Fn(&str)) -> Result<()> {
+    cluster.api.remove("pods", NAMESPACE, &pod.name);
+    said("the pod is deleted by force: the API has it no more");
+    let on_node = |reason: &str| -> Vec<String> {
+        let all = cluster.api.objects("events");
+        let of = |event: &&Value| event["reason"] == reason && event["regarding"]["kind"] == "Node";
+        all.iter().filter(of).filter_map(|event| event["note"].as_str().map(str::to_owned)).collect()
+    };
+    let told = || Ok(!on_node("MountOrphaned").is_empty());
+    // An orphan is one after ten minutes.
+    follow_guards_for(Duration::from_secs(640), &pod.uid, said, "nobody says that it is an orphan", told)?;
+    on_node("MountOrphaned").iter().for_each(|note| said(&format!("MountOrphaned: {note}")));
+    on_node("MountReleaseRefused").iter().for_each(|note| said(&format!("MountReleaseRefused: {note}")));
+    ensure!(any_mounted(&pod.mounts)?, "it was released, although that is not configured");
+    pod::configure("config.yaml", &config(true))?;
+    signal(Pid::from_raw(running.id().try_into()?), Signal::SIGHUP)?;
+    said("unstick.orphans is set, and the agent reads its configuration again");
+    let released = || Ok(!on_node("MountReleased").is_empty());
+    follow_guards(&pod.uid, said, "nobody releases it", released)?;
+    on_node("MountReleased").iter().for_each(|note| said(&format!("MountReleased: {note}")));
+    nothing_is_left(std::slice::from_ref(pod), said)
 }
 
 /// Waits, and says on the way which guard holds the release back.
@@ -111,10 +223,20 @@ fn follow_guards(
     uid: &str,
     said: &impl Fn(&str),
     otherwise: &str,
+    condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    follow_guards_for(LIMIT, uid, said, otherwise, condition)
+}
+
+fn follow_guards_for(
+    limit: Duration,
+    uid: &str,
+    said: &impl Fn(&str),
+    otherwise: &str,
     mut condition: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
     let mut before = None;
-    until(LIMIT, otherwise, || {
+    until(limit, otherwise, || {
         let snapshot = crate::surface::snapshot();
         let pod = snapshot.and_then(|snapshot| snapshot.plan.into_iter().find(|pod| pod.pod_uid == uid));
         let guard = pod.and_then(|pod| pod.unstick.guard);
@@ -127,23 +249,23 @@ fn follow_guards(
 }
 
 /// Somebody alive uses the superblock: nothing happens, it is told, and all end well with the server.
-fn shared(cluster: &Cluster, fault: &str, uid_of_pod: &str, volume: &str, said: &impl Fn(&str)) -> Result<()> {
+fn shared(cluster: &Cluster, fault: &str, pod: &Going, said: &impl Fn(&str)) -> Result<()> {
     let refused = || {
         let all = events(cluster, "MountReleaseRefused");
         Ok(all.iter().any(|note| note.contains("others use the same superblock") && note.contains("/mnt/neighbour")))
     };
-    follow_guards(uid_of_pod, said, "nobody says that others use it", refused)?;
+    follow_guards(&pod.uid, said, "nobody says that others use it", refused)?;
     for note in events(cluster, "MountReleaseRefused") {
         said(&format!("MountReleaseRefused: {note}"));
     }
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(15) {
-        ensure!(mounted(volume)? && mounted("/mnt/neighbour")?, "something was unmounted");
+        ensure!(any_mounted(&pod.mounts)? && any_mounted(&["/mnt/neighbour".into()])?, "something was unmounted");
         std::thread::sleep(Duration::from_millis(200));
     }
     ensure!(events(cluster, "MountReleased").is_empty(), "it was released");
     done("mend the fault", &format!("heal {fault}"))?;
-    until(LIMIT, "the pod does not end by itself", || Ok(uid(cluster, "web-1").is_err()))?;
+    until(LIMIT, "the pod does not end by itself", || Ok(uid(cluster, &pod.name).is_err()))?;
     done("use the neighbour's mount", "timeout 60 sh -c 'echo x >/mnt/neighbour/x && sync /mnt/neighbour/x'")?;
     said("the server is back: the pod ended by itself, and the neighbour writes");
     Ok(())
@@ -159,9 +281,16 @@ fn log() -> Result<String> {
     Ok(std::fs::read_to_string("/run/out/agent.log")?)
 }
 
-fn mounted(path: &str) -> Result<bool> {
+fn any_mounted(paths: &[PathBuf]) -> Result<bool> {
     let table = mountwarden::mounts::table::Table::read(Path::new("/proc"))?;
-    Ok(table.mounts.iter().any(|mount| mount.mountpoint == Path::new(path)))
+    Ok(table.mounts.iter().any(|mount| paths.contains(&mount.mountpoint)))
+}
+
+/// What the Events of releases say of a pod.
+fn released_notes(cluster: &Cluster, pod: &str) -> Vec<String> {
+    let all = cluster.api.objects("events");
+    let of = |event: &&Value| event["reason"] == "MountReleased" && event["regarding"]["name"] == pod;
+    all.iter().filter(of).filter_map(|event| event["note"].as_str().map(str::to_owned)).collect()
 }
 
 /// Processes of the pod, and processes in the kernel (D) of the kubelet or of a release.
