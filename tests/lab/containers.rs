@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use mountwarden::snapshot::{MountStatus, Snapshot};
-use mountwarden::verdict::{Cause, State};
+use mountwarden::verdict::{Cause, Finding, State};
 use serde_json::json;
 
 use crate::guest::shell;
@@ -27,9 +27,10 @@ const KUBELET: &str = "/mnt/kubelet";
 const CGROUP: &str = "/sys/fs/cgroup";
 /// Where containers see their volume.
 const DATA: &str = "/mnt/data";
-const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// Each step of the tale, on an emulated CPU: an interval and a deadline of 3 s, a look at containers each interval.
-const LIMIT: Duration = Duration::from_secs(40);
+const BOOT_LIMIT: Duration = Duration::from_secs(400);
+/// Each step of the tale, on an emulated CPU: an interval and a deadline of 3 s, a look at containers each interval, and
+/// 30 s until a container is old enough for its table to be whole.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const CONFIG: &str = "\
 interval: 3s
@@ -112,7 +113,7 @@ pub(crate) fn tell() -> Result<()> {
     let mut running = Vec::new();
     for pod in &PODS {
         pod.mount_volume()?;
-        running.push(pod.start(&api)?);
+        running.push(pod.start(&api, true)?);
     }
     let mut service = keep(&format!("{CGROUP}/system.slice/{SERVICE}"), &["--hold"])?;
     let log = File::create("/run/out/agent.log")?;
@@ -180,17 +181,39 @@ fn follow(api: &ApiServer, running: &mut [Child]) -> Result<()> {
     cluster(api)?;
     rescues(api)?;
 
-    let first = running.first_mut().context("no container")?;
-    first.kill()?;
-    first.wait()?;
+    let [first, second, third] = running else { bail!("not three containers") };
     // As the kubelet does once the pod was deleted and made anew: another container, on what the host has now.
-    *first = PODS[0].start(api)?;
+    PODS[0].restart(first, api, true)?;
     said("web-0 has a new container");
     until("its new container is healthy", |snapshot| {
         PODS[0].seen(snapshot) == Some(State::Healthy) && !PODS[0].on(snapshot).any(lost)
     })?;
     until("the others are lost as before", |snapshot| PODS[1..].iter().all(|pod| pod.on(snapshot).any(lost)))?;
     said("web-0 is healthy again, the others are not");
+    show("status", &["status"])?;
+
+    let is = |pod: &'static Pod, cause| {
+        move |snapshot: &Snapshot| {
+            let mut mounts = snapshot.mounts.iter().filter(|mount| pod.uses(mount));
+            mounts.any(|mount| (mount.state, mount.cause) == (State::Lost, Some(cause)))
+        }
+    };
+    // Of all of them: the old copies are one target, and of some of their users the host would still have a new mount.
+    for pod in &PODS {
+        ensure!(shell(&format!("umount -l {}", pod.volume().display()))?.wait()?.success(), "cannot unmount");
+    }
+    said("the host has unmounted the volumes");
+    until("web-1 is lost, unmounted_on_host", is(&PODS[1], Cause::UnmountedOnHost))?;
+    PODS[1].restart(second, api, true)?;
+    said("web-1 has a new container, on the directory that is left");
+    until("web-1 writes to the node's disk", |snapshot| {
+        let on_disk = |mount: &&MountStatus| mount.findings.contains(&Finding::OnNodeDisk) && PODS[1].uses(mount);
+        is(&PODS[1], Cause::UnmountedOnHost)(snapshot) && snapshot.mounts.iter().any(|mount| on_disk(&mount))
+    })?;
+    PODS[2].restart(third, api, false)?;
+    said("web-2 has a new container, without its volume");
+    until("web-2 is lost, mount_missing", is(&PODS[2], Cause::MountMissing))?;
+    check()?;
     show("status", &["status"])?;
     lines()
 }
@@ -238,8 +261,16 @@ impl Pod {
         Ok(())
     }
 
+    /// Another container in place of this one.
+    fn restart(&self, container: &mut Child, api: &ApiServer, with_volume: bool) -> Result<()> {
+        container.kill()?;
+        container.wait()?;
+        *container = self.start(api, with_volume)?;
+        Ok(())
+    }
+
     /// A container on what the host has now.
-    fn start(&self, api: &ApiServer) -> Result<Child> {
+    fn start(&self, api: &ApiServer, with_volume: bool) -> Result<Child> {
         let known = api.object("pods", NAMESPACE, self.name);
         let generation = u32::from(known.is_some());
         let id = self.id(generation);
@@ -248,7 +279,10 @@ impl Pod {
         let from = if self.sub_path.is_some() { self.sub_path_mount() } else { self.volume() };
         std::fs::create_dir_all(DATA)?;
         let copy = self.copy.to_possible_value().context("a way to copy")?.get_name().to_owned();
-        let child = keep(&group, &["--volume", &from.display().to_string(), "--at", DATA, "--copy", &copy])?;
+        let from = from.display().to_string();
+        let volume: &[&str] =
+            if with_volume { &["--volume", &from, "--at", DATA, "--copy", &copy] } else { &["--bare"] };
+        let child = keep(&group, volume)?;
         let mut pod = objects::pod(NAMESPACE, self.name, self.uid, NODE);
         let mount = json!({"name": "data", "mountPath": DATA, "subPath": self.sub_path.unwrap_or_default()});
         pod["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
@@ -259,6 +293,11 @@ impl Pod {
                 "containerID": format!("containerd://{id}"), "started": true, "state": {"running": {"startedAt": now}}}]});
         api.put(pod);
         Ok(child)
+    }
+
+    /// It is named as a user.
+    fn uses(&self, mount: &MountStatus) -> bool {
+        mount.users.iter().any(|user| user.pod.as_deref() == Some(self.name) && user.path.as_deref() == Some(DATA))
     }
 
     /// The mounts that a container of it has.
@@ -438,6 +477,9 @@ pub(crate) struct Keep {
     at: Option<PathBuf>,
     #[arg(long, default_value = "private")]
     copy: Copy,
+    /// A container without its volume.
+    #[arg(long)]
+    bare: bool,
     /// A service: a private copy of everything.
     #[arg(long)]
     hold: bool,
@@ -449,9 +491,15 @@ impl Keep {
         std::fs::write(self.group.join("cgroup.procs"), std::process::id().to_string()).context("enter the group")?;
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("a mount namespace of its own")?;
         let all = |flags| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flags, None::<&str>);
-        if let Some((volume, at)) = self.volume.as_ref().zip(self.at.as_ref()) {
+        if self.hold {
+            all(MsFlags::MS_PRIVATE)?;
+        } else {
             all(MsFlags::MS_SLAVE)?;
-            mount(Some(volume), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind the volume")?;
+            if let Some((volume, at)) = self.volume.as_ref().zip(self.at.as_ref()) {
+                mount(Some(volume), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind the volume")?;
+            } else {
+                ensure!(self.bare, "neither a container nor a service");
+            }
             if self.copy == Copy::Private {
                 all(MsFlags::MS_PRIVATE)?;
             } else {
@@ -463,9 +511,6 @@ impl Keep {
             for hidden in table.mounts.iter().rev().filter(|mount| mount.mountpoint.starts_with(KUBELET)) {
                 umount2(&hidden.mountpoint, MntFlags::MNT_DETACH).context("hide the kubelet's paths")?;
             }
-        } else {
-            ensure!(self.hold, "neither a container nor a service");
-            all(MsFlags::MS_PRIVATE)?;
         }
         print!("ready");
         std::io::Write::flush(&mut std::io::stdout())?;
