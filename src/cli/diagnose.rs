@@ -28,7 +28,7 @@ pub(super) struct DiagnoseArgs {
     /// Make no trial mount.
     #[arg(long, env = "MOUNTWARDEN_NO_MOUNT", hide_env = true)]
     no_mount: bool,
-    /// Write one small file on the mounted path, read it back and take it away again; as this user, or as the one named.
+    /// Try a small write on the path, as this user or as the one named.
     #[arg(long, value_name = "IDENTITY", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     write: Option<String>,
     /// Region of an EFS file system [default: AWS_REGION].

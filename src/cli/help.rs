@@ -81,7 +81,8 @@ What is asked depends on what is named:
   PATH             its mount: table, options, probe in a worker, server, who waits, who uses it
   SERVER:/EXPORT   nothing has to be mounted: name, connection, NFS service, path, a trial mount
   fs-...[:/DIR]    the same of an EFS file system, by its region (--region)
---write writes one small file to .mountwarden/ in the root of a mounted PATH, reads it back and takes it away again.
+--write writes one small file to .mountwarden/ in the root of a mounted PATH, reads it back, and
+takes it away again.
 The trial mount takes root; it has no path, nobody sees it, and it is gone when the program ends.
 Each step has the deadline --timeout, and nothing that hangs keeps it from the next one.
 
