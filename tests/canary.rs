@@ -151,6 +151,24 @@ fn a_user_who_may_not_enter_is_denied_and_the_right_one_is_not() {
     assert_eq!(std::fs::metadata(volume.ours()).unwrap().uid(), 2000);
 }
 
+/// A canary as root that was killed leaves it so. The volume itself refuses nobody.
+#[test]
+fn a_directory_that_another_user_left_is_no_fault_of_the_mount() {
+    let Some(sandbox) = Sandbox::enter("a_directory_that_another_user_left_is_no_fault_of_the_mount") else { return };
+    let volume = Volume::with_data(&sandbox);
+    std::fs::set_permissions(&volume.directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::create_dir(volume.ours()).unwrap();
+    let agent = start(&sandbox, ", identity: \"uid=1000\"");
+    let seen = agent.eventually(&volume.directory, PATIENCE, ended("refused"));
+    assert!(seen.state == State::Healthy && seen.findings.contains(&Finding::CanaryRefused), "{seen:?}");
+    std::fs::remove_dir(volume.ours()).unwrap();
+    agent.eventually(&volume.directory, PATIENCE, ended("ok"));
+    std::fs::remove_dir_all(volume.ours()).unwrap();
+    std::fs::create_dir(volume.ours()).unwrap();
+    std::fs::set_permissions(&volume.directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    agent.eventually(&volume.directory, PATIENCE, is(State::Denied, Some(Cause::Permission)));
+}
+
 #[test]
 fn what_one_writes_another_has_to_read() {
     let Some(sandbox) = Sandbox::enter("what_one_writes_another_has_to_read") else { return };

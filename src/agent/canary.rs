@@ -536,6 +536,9 @@ fn skip_words(skip: Skip) -> String {
 fn refusal_words(refusal: Refusal) -> String {
     let what = match refusal {
         Refusal::Directory => return format!("{DIRECTORY} is no directory of this mount"),
+        Refusal::DirectoryOwner => {
+            return format!("{DIRECTORY} belongs to another user and refuses this one: remove it, and it is made anew");
+        }
         Refusal::FileKind => "is no regular file",
         Refusal::Links => "has other names too",
         Refusal::Size => "is larger than a record",

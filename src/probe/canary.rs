@@ -113,6 +113,8 @@ pub enum Skip {
 pub enum Refusal {
     /// The directory's name is a symlink, a file, another mount.
     Directory,
+    /// The directory belongs to somebody else, and only it refuses us: the root would not.
+    DirectoryOwner,
     /// The file's name is no regular file.
     FileKind,
     /// The file has other names too.
@@ -229,7 +231,7 @@ impl Run<'_> {
             identity::assume(writer).map_err(|errno| Skip::Identity(errno.raw_os_error()))?;
         }
         let directory = self.directory(root.as_fd())?;
-        let end = self.write(directory.as_fd());
+        let end = self.write(root.as_fd(), directory.as_fd());
         if spec.once && self.new {
             (self.enter)(Step::CanaryClose).map_err(Stop::Gone)?;
             // How the write ended is what counts; a file that cannot be taken away is the next canary's.
@@ -273,11 +275,15 @@ impl Run<'_> {
     }
 
     /// Writes our record and reads it back.
-    fn write(&mut self, directory: BorrowedFd<'_>) -> Result<CanaryEnd, Stop> {
+    fn write(&mut self, root: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> Result<CanaryEnd, Stop> {
         let id = self.spec.record.id.as_str();
         let mut opened = match self.try_step(Step::CanaryOpen, || file::open(directory, id))? {
             Ok(Ok(opened)) => opened,
             Ok(Err(refusal)) => return Err(refusal.into()),
+            // A canary that acted as another user left it. The root says whether an application would be refused, too.
+            Err(Errno::ACCESS | Errno::PERM) if file::is_anothers(directory) && root::may_write(root) => {
+                return Err(Refusal::DirectoryOwner.into());
+            }
             Err(errno) => return Err(self.failed(errno, directory)),
         };
         let known = self.spec.record.seq;

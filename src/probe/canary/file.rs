@@ -90,6 +90,11 @@ fn reopen(found: BorrowedFd<'_>, access: OFlags) -> Result<Opened, Errno> {
     }
 }
 
+/// Whether it belongs to another user than the one that acts, and was not squashed into him.
+pub(super) fn is_anothers(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(directory).is_ok_and(|seen| seen.st_uid != acting_uid())
+}
+
 /// The user that the kernel shows to filesystems; setfsuid(2) with an id that is none changes nothing and tells it.
 fn acting_uid() -> u32 {
     nix::unistd::setfsuid(nix::unistd::Uid::from_raw(u32::MAX)).as_raw()
