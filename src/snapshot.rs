@@ -271,13 +271,21 @@ pub struct KubeletMount {
 }
 
 impl MountUser {
-    /// `namespace/pod`, or the UID where no cluster tells the name.
+    /// The pod: `namespace/name`, its UID where the cluster does not know it.
+    #[must_use]
+    pub fn pod_label(&self) -> String {
+        self.pod_name().unwrap_or_else(|| self.pod_uid.clone())
+    }
+
+    /// The same in a sentence, where a UID alone says nothing.
     #[must_use]
     pub fn pod_words(&self) -> String {
-        match (&self.namespace, &self.pod) {
-            (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
-            _ => format!("pod {}", self.pod_uid),
-        }
+        self.pod_name().unwrap_or_else(|| format!("pod {}", self.pod_uid))
+    }
+
+    fn pod_name(&self) -> Option<String> {
+        let (namespace, pod) = self.namespace.as_ref().zip(self.pod.as_ref())?;
+        Some(format!("{namespace}/{pod}"))
     }
 
     /// The pod, its container, and where in it the mount is, for people.

@@ -107,6 +107,18 @@ pub enum Severity {
     Unknown,
 }
 
+impl Severity {
+    /// Place in the order in which people want to read: dead, degraded, unknown, healthy.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Severity::Dead => 0,
+            Severity::Degraded => 1,
+            Severity::Unknown => 2,
+            Severity::Healthy => 3,
+        }
+    }
+}
+
 macro_rules! causes {
     ($($(#[$doc:meta])* $variant:ident = $word:literal,)*) => {
         /// Why a target is not healthy: a bounded set. The words are label values of `mountwarden_mount_cause`.

@@ -22,7 +22,7 @@ pub fn render(snapshot: &Snapshot, colours: bool) -> String {
     let mut out = String::new();
     if !snapshot.mounts.is_empty() {
         let mut mounts: Vec<&MountStatus> = snapshot.mounts.iter().collect();
-        mounts.sort_by_key(|mount| (rank(mount.severity()), &mount.mountpoint));
+        mounts.sort_by_key(|mount| (mount.severity().rank(), &mount.mountpoint));
         let rows: Vec<Row> = mounts.iter().map(|mount| Row::new(mount, snapshot.generated)).collect();
         let widths = Widths::of(&rows);
         let head = ["MOUNTPOINT", "STATE", "CAUSE", "FOR", "SOURCE"].map(str::to_owned);
@@ -68,17 +68,8 @@ fn waiting(out: &mut String, snapshot: &Snapshot) {
 /// The states in the order in which people want to read them: dead, degraded, unknown, healthy.
 pub(super) fn states_worst_first() -> impl Iterator<Item = State> {
     let mut states = State::ALL;
-    states.sort_by_key(|state| rank(state.severity()));
+    states.sort_by_key(|state| state.severity().rank());
     states.into_iter()
-}
-
-fn rank(severity: Severity) -> u8 {
-    match severity {
-        Severity::Dead => 0,
-        Severity::Degraded => 1,
-        Severity::Unknown => 2,
-        Severity::Healthy => 3,
-    }
 }
 
 /// `3 mounts: 1 hung, 2 healthy`.

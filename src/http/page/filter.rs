@@ -83,7 +83,7 @@ impl Filter {
         let has = |text: &str| text.to_lowercase().contains(&wanted);
         let user = |user: &crate::snapshot::MountUser| {
             let named = [&user.namespace, &user.pod, &user.claim, &user.container].into_iter().flatten();
-            has(&user.volume) || has(&user.pod_uid) || named.into_iter().any(|name| has(name)) || has(&pod_name(user))
+            has(&user.volume) || has(&user.pod_uid) || named.into_iter().any(|name| has(name)) || has(&user.pod_label())
         };
         has(&mount.mountpoint)
             || has(&mount.source)
@@ -92,14 +92,6 @@ impl Filter {
             || mount.paths.iter().any(|path| has(path))
             || mount.users.iter().any(user)
             || mount.volumes.iter().any(|volume| has(&volume.persistent_volume) || has(&volume.claim))
-    }
-}
-
-/// `namespace/name`, or the UID where the names are not known.
-pub(super) fn pod_name(user: &crate::snapshot::MountUser) -> String {
-    match (&user.namespace, &user.pod) {
-        (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
-        _ => user.pod_uid.clone(),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::filter::{pod_name, server_of, severity_word};
+use super::filter::{server_of, severity_word};
 use super::html::{Moment, Piece, age, many, pieces, seconds};
 use crate::snapshot::{MountStatus, Snapshot, StepStatus};
-use crate::verdict::{Severity, State};
+use crate::verdict::State;
 
 /// Mounts of one incident that are shown with their evidence; all are counted.
 const LISTED_MOUNTS: usize = 50;
@@ -96,7 +96,7 @@ pub(super) fn incidents<'a>(snapshot: &'a Snapshot, mounts: &[&'a MountStatus], 
         group.sort_by(|a, b| a.inherited.cmp(&b.inherited).then(a.since.total_cmp(&b.since)));
     }
     let key = |group: &Vec<&MountStatus>| {
-        group.first().map(|mount| (rank(mount.severity()), group.iter().map(|m| m.since).fold(f64::MAX, f64::min)))
+        group.first().map(|mount| (mount.severity().rank(), group.iter().map(|m| m.since).fold(f64::MAX, f64::min)))
     };
     groups.sort_by(|a, b| match (key(a), key(b)) {
         (Some(a), Some(b)) => a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)),
@@ -104,15 +104,6 @@ pub(super) fn incidents<'a>(snapshot: &'a Snapshot, mounts: &[&'a MountStatus], 
     });
     let numbered = groups.iter().enumerate();
     numbered.filter_map(|(index, group)| incident(snapshot, index, group, now)).collect()
-}
-
-fn rank(severity: Severity) -> u8 {
-    match severity {
-        Severity::Dead => 0,
-        Severity::Degraded => 1,
-        Severity::Unknown => 2,
-        Severity::Healthy => 3,
-    }
 }
 
 fn incident<'a>(snapshot: &'a Snapshot, index: usize, group: &[&'a MountStatus], now: f64) -> Option<Incident<'a>> {
@@ -166,7 +157,7 @@ fn namespaces(names: &[&str]) -> Vec<(String, usize)> {
 }
 
 fn users(mount: &MountStatus) -> impl Iterator<Item = Pod> + '_ {
-    mount.users.iter().map(|user| Pod { name: pod_name(user), volume: user.volume.clone() })
+    mount.users.iter().map(|user| Pod { name: user.pod_label(), volume: user.volume.clone() })
 }
 
 fn checks<'a>(snapshot: &'a Snapshot, mount: &MountStatus, now: f64) -> Vec<Check<'a>> {
