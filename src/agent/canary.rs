@@ -362,45 +362,37 @@ impl Core {
     }
 
     fn canary_missed(&mut self, id: TargetId, blocked: Blocked) {
+        if blocked.is_evidence() {
+            let detail = format!("{} did not return", blocked.step.map_or("it", crate::probe::Step::as_str));
+            return self.canary_ended(id, Some(CanaryOutcome::Blocked(blocked)), "timeout", detail);
+        }
         let (now, unix) = (self.now(), self.unix_now());
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
+        self.stats.overloads_total += 1;
         let canary = target.canary.get_or_insert_default();
-        if blocked.is_evidence() {
-            let step = blocked.step.map_or("it", crate::probe::Step::as_str);
-            canary.end(
-                Some(CanaryOutcome::Blocked(blocked.clone())),
-                "timeout",
-                format!("{step} did not return"),
-                now,
-                unix,
-            );
-        } else {
-            self.stats.overloads_total += 1;
-            canary.end(None, "skipped", "the agent itself was too late to tell".to_owned(), now, unix);
-            canary.try_again(now, &self.config);
-            return;
-        }
-        canary.plan(now, &self.config);
+        canary.end(None, "skipped", "the agent itself was too late to tell".to_owned(), now, unix);
+        canary.try_again(now, &self.config);
     }
 
     /// A worker of an earlier agent is on the superblock. `stuck`: for so many milliseconds, by which it is known not to come
     /// back.
     fn canary_waits(&mut self, id: TargetId, stuck: Option<u64>) {
-        let (now, unix) = (self.now(), self.unix_now());
         let why = "a canary of an earlier agent is still stuck on this superblock".to_owned();
-        let Some(millis) = stuck else { return self.canary_skipped(id, why) };
-        let Some(target) = self.registry.targets.get_mut(&id) else { return };
-        let canary = target.canary.get_or_insert_default();
-        canary.end(Some(CanaryOutcome::Stray(millis)), "timeout", why, now, unix);
-        canary.plan(now, &self.config);
-        self.changed = true;
+        match stuck {
+            Some(millis) => self.canary_ended(id, Some(CanaryOutcome::Stray(millis)), "timeout", why),
+            None => self.canary_skipped(id, why),
+        }
     }
 
     fn canary_skipped(&mut self, id: TargetId, why: String) {
+        self.canary_ended(id, None, "skipped", why);
+    }
+
+    fn canary_ended(&mut self, id: TargetId, outcome: Option<CanaryOutcome>, word: &'static str, detail: String) {
         let (now, unix) = (self.now(), self.unix_now());
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         let canary = target.canary.get_or_insert_default();
-        canary.end(None, "skipped", why, now, unix);
+        canary.end(outcome, word, detail, now, unix);
         canary.plan(now, &self.config);
         self.changed = true;
     }

@@ -345,14 +345,13 @@ impl Core {
     fn take_container(&mut self, process: Process, wanted: &[AbsentMount], row: TableRow, filesystems: &[Filesystem]) {
         let (view, now) = (View::Container(process), self.now());
         let Some(seen) = self.containers.views.get_mut(&process) else { return };
-        // What is missing is believed once the container is not young any more.
-        seen.hash = if row.missing.is_empty() || now.saturating_sub(seen.first) >= YOUNG { row.hash } else { 0 };
+        // Only seconds after its start a container's table is whole: until then nothing is missing, and it is read again.
         let young = now.saturating_sub(seen.first) < YOUNG;
+        seen.hash = if young && !row.missing.is_empty() { 0 } else { row.hash };
         let holder = seen.holder.clone();
         let of_container = holder.container_id().is_some();
         let mut mounts = HashMap::new();
         let mut newcomers = Vec::new();
-        // Only seconds after its start a container's table is whole.
         let missing = row.missing.iter().filter_map(|index| wanted.get(usize::try_from(*index).ok()?));
         let mut absent: Vec<AbsentMount> = missing.filter(|_| !young).cloned().collect();
         for told in row.mounts {

@@ -68,8 +68,7 @@ fn look(directory: &Path, pid: i32, left: &mut Left) -> io::Result<()> {
             continue;
         }
         there = true;
-        let killed = status.state == b'D' && status.pending & SIGKILL_BIT != 0;
-        alive |= !killed && !is_exiting(&task)?;
+        alive |= !status.is_killed() && !is_exiting(&task)?;
         left.switches += status.switches;
     }
     if there {
@@ -93,14 +92,19 @@ fn is_exiting(task: &Path) -> io::Result<bool> {
 
 /// The lines of `/proc/PID/task/TID/status` that matter.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Status {
+pub(crate) struct Status {
     state: u8,
     pending: u64,
     switches: u64,
 }
 
 impl Status {
-    fn parse(bytes: &[u8]) -> Status {
+    /// It was killed, and waits in the kernel all the same.
+    pub(crate) fn is_killed(&self) -> bool {
+        self.state == b'D' && self.pending & SIGKILL_BIT != 0
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Status {
         let mut status = Status::default();
         for line in bytes.split(|byte| *byte == b'\n') {
             let Ok(line) = std::str::from_utf8(line) else { continue };

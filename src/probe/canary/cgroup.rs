@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use procfs::FromRead;
-use procfs::process::{Stat, Status};
+use procfs::process::Stat;
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::mounts::Dev;
 use crate::probe::steps;
+use crate::remedy::processes::Status;
 
 /// Where the workers' cgroups are, at the root of the hierarchy.
 const PARENT: &str = "mountwarden.canary";
@@ -26,9 +27,6 @@ const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// Cgroups of earlier agents that are looked at.
 const MOST: usize = 4096;
-
-/// SIGKILL in a mask of pending signals.
-const SIGKILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 
 /// Longest list of processes that is read.
 const PROCS_BYTES: usize = 64 << 10;
@@ -204,9 +202,8 @@ fn strays(proc_root: &[u8], run: &str) -> Result<Vec<Stray>, Errno> {
 /// How old the process is, if it was killed and does not die: a worker of an agent that runs beside us is no such one.
 fn stuck_for(proc_root: &[u8], pid: &[u8]) -> Option<Duration> {
     let read = |name: &str| steps::read_file(&[proc_root, b"/", pid, name.as_bytes()].concat(), PROCS_BYTES).ok();
-    let status = Status::from_read(read("/status")?.as_slice()).ok()?;
-    let killed = (status.sigpnd | status.shdpnd) & SIGKILL_BIT != 0;
-    let stat = Stat::from_read(read("/stat")?.as_slice()).ok().filter(|stat| killed && stat.state == 'D')?;
+    Some(Status::parse(&read("/status")?)).filter(Status::is_killed)?;
+    let stat = Stat::from_read(read("/stat")?.as_slice()).ok()?;
     let started = Duration::from_secs_f64(stat.starttime as f64 / procfs::ticks_per_second() as f64);
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()?;
     Some(now.saturating_sub(started))
