@@ -18,7 +18,7 @@ use crate::guest::shell;
 use crate::interrupt;
 use crate::story::apiserver::{ApiServer, objects};
 use crate::surface::{self, AGENT};
-use crate::uml::{Console, End, Guest, Host};
+use crate::uml::{Heard, Host};
 
 const NODE: &str = "lab-node";
 const NAMESPACE: &str = "shop";
@@ -72,7 +72,9 @@ pub(crate) fn run(agent: &Path, versions: &[String]) -> Result<bool> {
     let all = ["4.1".to_owned(), "3".to_owned()];
     for version in if versions.is_empty() { &all } else { versions } {
         println!("NFS {version}");
-        match boot(&host, version) {
+        let arguments = vec![format!("LAB_VERSION={version}")];
+        let heard = host.hear("containers", "guest/containers.sh", arguments, BOOT_LIMIT);
+        match heard.and_then(Heard::story) {
             Ok(told) => print!("{told}"),
             Err(error) => {
                 good = false;
@@ -81,25 +83,6 @@ pub(crate) fn run(agent: &Path, versions: &[String]) -> Result<bool> {
         }
     }
     Ok(good)
-}
-
-fn boot(host: &Host, version: &str) -> Result<String> {
-    let out = std::env::temp_dir().join(format!("mwlab-containers-{}", std::process::id()));
-    std::fs::create_dir_all(&out)?;
-    let arguments = vec![format!("LAB_VERSION={version}")];
-    let guest =
-        Guest { name: "containers", script: "guest/containers.sh", out: &out, console: Console::File, arguments };
-    let end = host.boot(&guest).and_then(|guest| guest.wait(BOOT_LIMIT, || Ok(())));
-    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
-    let told = read("containers");
-    let logs = format!("{}\n{}", read("guest.log"), read("agent.log"));
-    std::fs::remove_dir_all(&out)?;
-    match end? {
-        End::PoweredOff if told.ends_with("the end\n") => Ok(told),
-        End::PoweredOff => bail!("{told}\n{logs}"),
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest did not end: {told}\n{logs}"),
-    }
 }
 
 /// In the guest.
@@ -207,7 +190,12 @@ fn follow(api: &ApiServer, running: &mut [Child]) -> Result<()> {
     PODS[1].restart(second, api, true)?;
     said("web-1 has a new container, on the directory that is left");
     until("web-1 writes to the node's disk", |snapshot| {
-        let on_disk = |mount: &&MountStatus| mount.findings.contains(&Finding::OnNodeDisk) && PODS[1].uses(mount);
+        // By the path that a person on the host needs to save what was written.
+        let on_disk = |mount: &&MountStatus| {
+            mount.findings.contains(&Finding::OnNodeDisk)
+                && PODS[1].uses(mount)
+                && mount.advice.contains(&format!("`{}`", PODS[1].volume().display()))
+        };
         is(&PODS[1], Cause::UnmountedOnHost)(snapshot) && snapshot.mounts.iter().any(|mount| on_disk(&mount))
     })?;
     PODS[2].restart(third, api, false)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::interrupt;
 use crate::story::apiserver::{ApiServer, objects};
 use crate::story::until;
 use crate::surface::{self, AGENT};
-use crate::uml::{Console, End, Guest, Host};
+use crate::uml::Host;
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// 30 s that a pod must have waited, and the questions to its server.
@@ -61,20 +61,8 @@ pub(crate) fn run(agent: &Path, only: Option<&regex::Regex>) -> Result<bool> {
 }
 
 fn boot(host: &Host, version: &str, fault: &str, cause: &str) -> Result<String> {
-    let out = std::env::temp_dir().join(format!("mwlab-pending-{}", std::process::id()));
-    std::fs::create_dir_all(&out)?;
     let arguments = vec![format!("LAB_VERSION={version}"), format!("LAB_FAULT={fault}"), format!("LAB_CAUSE={cause}")];
-    let guest = Guest { name: "pending", script: "guest/pending.sh", out: &out, console: Console::File, arguments };
-    let end = host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())));
-    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
-    let (told, logs) = (read("told"), format!("{}\n{}", read("guest.log"), read("agent.log")));
-    std::fs::remove_dir_all(&out)?;
-    match end? {
-        End::PoweredOff if told.ends_with("the end\n") => Ok(told),
-        End::PoweredOff => bail!("{told}\n{logs}"),
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest did not end: {told}\n{logs}"),
-    }
+    host.hear("pending", "guest/pending.sh", arguments, LIMIT)?.story()
 }
 
 /// In the guest.

@@ -18,13 +18,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::shell;
 use crate::interrupt;
-use crate::uml::{Console, End, Guest, Host};
+use crate::uml::{Heard, Host};
 
 const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
 const VOLUME: &str = "/mnt/kubelet/pods/0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11/volumes/kubernetes.io~nfs/data";
 const NEIGHBOUR: &str = "/mnt/neighbour";
 const GROUP: &str = "/sys/fs/cgroup/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod0b2e7d6c_9f0c_4c29_8a40_6d7a1f7e5a11.slice/cri-containerd-6a0f0e9a1b2c3d4e5f60718293a4b5c6d7e8f90112233445566778899aabbccd.scope";
-const LIMIT: Duration = Duration::from_secs(1500);
+/// A guest's time: to boot, and for each run of all cases, four guests side by side.
+const BOOT: Duration = Duration::from_secs(60);
+const RUN: Duration = Duration::from_secs(180);
 /// What the issue promises, and one call more for each dirty file.
 const PROMISED: Duration = Duration::from_secs(5);
 /// A process that is let go ends so soon, on an emulated CPU.
@@ -80,52 +82,62 @@ struct Seen {
     ending_millis: u128,
 }
 
-/// On the host.
+/// On the host: each version in a guest of its own, side by side, since they wait most of the time.
 pub(crate) fn run(agent: &Path, versions: &[String], only: Option<&regex::Regex>, runs: usize) -> Result<bool> {
     interrupt::take()?;
     let host = Host::new(agent)?;
+    let wanted = |version: &&&str| versions.is_empty() || versions.iter().any(|one| one == **version);
+    let limit = BOOT + RUN * u32::try_from(runs)?;
+    let heard: Vec<(&str, Result<Heard>)> = std::thread::scope(|scope| {
+        let boot = |version: &'static str| {
+            let host = &host;
+            let cases = only.map_or("", |only| only.as_str());
+            let arguments =
+                vec![format!("LAB_VERSION={version}"), format!("LAB_ONLY={cases}"), format!("LAB_RUNS={runs}")];
+            let hear = move || host.hear(&format!("releases-{version}"), "guest/releases.sh", arguments, limit);
+            (version, scope.spawn(hear))
+        };
+        let guests: Vec<_> = VERSIONS.iter().filter(wanted).map(|version| boot(version)).collect();
+        let join = |(version, guest): (_, std::thread::ScopedJoinHandle<'_, _>)| {
+            (version, guest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        };
+        guests.into_iter().map(join).collect()
+    });
     let mut failures = 0;
-    for version in VERSIONS.iter().filter(|version| versions.is_empty() || versions.iter().any(|one| one == *version)) {
+    for (version, heard) in heard {
         println!("NFS {version}");
-        let cases: Vec<&Case> = CASES.iter().filter(|case| only.is_none_or(|only| only.is_match(case.name))).collect();
-        let seen = boot(&host, version, only.map_or("", |only| only.as_str()), runs)?;
-        for case in cases {
-            let all: Vec<&Seen> = seen.iter().filter(|seen| seen.case == case.name).collect();
-            let good = all.iter().filter(|seen| seen.failures.is_empty()).count();
-            let slowest = all.iter().map(|seen| seen.millis).max().unwrap_or_default();
-            let calls: Vec<usize> = all.iter().map(|seen| seen.calls).collect();
-            let ending = all.iter().map(|seen| seen.ending_millis).max().unwrap_or_default();
-            println!(
-                "  {:<10} {good} of {runs} released; slowest {slowest} ms, {} to {} calls, then closed within {ending} ms",
-                case.name,
-                calls.iter().min().unwrap_or(&0),
-                calls.iter().max().unwrap_or(&0)
-            );
-            for failure in all.iter().flat_map(|seen| &seen.failures) {
-                println!("      FAILED: {failure}");
-            }
-            failures += runs - good;
+        let heard = heard?;
+        // What was seen before a guest went wrong counts; what was not is missing below.
+        if !heard.powered_off() {
+            println!("  FAILED: {}", heard.why());
         }
+        let seen: Vec<Seen> = heard.partial()?;
+        failures += CASES
+            .iter()
+            .filter(|case| only.is_none_or(|only| only.is_match(case.name)))
+            .map(|case| sum_up(case, &seen, runs))
+            .sum::<usize>();
     }
     Ok(failures == 0)
 }
 
-fn boot(host: &Host, version: &str, only: &str, runs: usize) -> Result<Vec<Seen>> {
-    let out = std::env::temp_dir().join(format!("mwlab-releases-{}", std::process::id()));
-    std::fs::create_dir_all(&out)?;
-    let arguments = vec![format!("LAB_VERSION={version}"), format!("LAB_ONLY={only}"), format!("LAB_RUNS={runs}")];
-    let guest = Guest { name: "releases", script: "guest/releases.sh", out: &out, console: Console::File, arguments };
-    let end = host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())));
-    let lines = std::fs::read_to_string(out.join("releases")).unwrap_or_default();
-    let log = std::fs::read_to_string(out.join("guest.log")).unwrap_or_default();
-    std::fs::remove_dir_all(&out)?;
-    match end? {
-        End::PoweredOff if !lines.is_empty() => {}
-        End::PoweredOff => bail!("the guest released nothing: {log}"),
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest did not end: {log}"),
+/// Prints what became of one case, and tells how many of its runs failed or are missing.
+fn sum_up(case: &Case, seen: &[Seen], runs: usize) -> usize {
+    let all: Vec<&Seen> = seen.iter().filter(|seen| seen.case == case.name).collect();
+    let good = all.iter().filter(|seen| seen.failures.is_empty()).count();
+    let slowest = all.iter().map(|seen| seen.millis).max().unwrap_or_default();
+    let calls: Vec<usize> = all.iter().map(|seen| seen.calls).collect();
+    let ending = all.iter().map(|seen| seen.ending_millis).max().unwrap_or_default();
+    println!(
+        "  {:<10} {good} of {runs} released; slowest {slowest} ms, {} to {} calls, then closed within {ending} ms",
+        case.name,
+        calls.iter().min().unwrap_or(&0),
+        calls.iter().max().unwrap_or(&0)
+    );
+    for failure in all.iter().flat_map(|seen| &seen.failures) {
+        println!("      FAILED: {failure}");
     }
-    lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    runs - good
 }
 
 /// In the guest: all cases.

@@ -20,7 +20,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ use crate::guest::shell;
 use crate::interrupt;
 use crate::pod;
 use crate::surface::AGENT;
-use crate::uml::{Console, End, Guest, Host};
+use crate::uml::Host;
 use cluster::{Cluster, NAMESPACE, NODE, Workload, volume_of};
 
 /// What the design promises: from the server's return to the new pod.
@@ -145,9 +145,6 @@ pub(crate) fn run(agent: &Path, only: Option<&regex::Regex>, jobs: usize) -> Res
 }
 
 fn boot(host: &Host, telling: &Telling) -> Result<String> {
-    let name = telling.name();
-    let out = std::env::temp_dir().join(format!("mwlab-story-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&out)?;
     let arguments = vec![
         format!("LAB_VERSION={}", telling.version),
         format!("LAB_FAULT={}", telling.fault),
@@ -155,18 +152,7 @@ fn boot(host: &Host, telling: &Telling) -> Result<String> {
         format!("LAB_ENDS={}", telling.ends.name()),
         format!("LAB_BACKING={}", if telling.fault == "swap_tmpfs" { "tmpfs" } else { "dir" }),
     ];
-    let guest = Guest { name: &name, script: "guest/story.sh", out: &out, console: Console::File, arguments };
-    let end = host.boot(&guest).and_then(|guest| guest.wait(telling.ends.limit(), || Ok(())));
-    let told = std::fs::read_to_string(out.join("story")).unwrap_or_default();
-    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
-    let logs = format!("{}\n{}\n{}", read("guest.log"), read("agent.log"), read("coordinator.log"));
-    std::fs::remove_dir_all(&out)?;
-    match end? {
-        End::PoweredOff if told.ends_with("the end\n") => Ok(told),
-        End::PoweredOff => bail!("{told}\n{logs}"),
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest did not end: {told}\n{logs}"),
-    }
+    host.hear(&format!("story-{}", telling.name()), "guest/story.sh", arguments, telling.ends.limit())?.story()
 }
 
 /// In the guest.

@@ -18,7 +18,7 @@ use mountwarden::verdict::judge::words::errno_name;
 use serde::{Deserialize, Serialize};
 
 use crate::interrupt;
-use crate::uml::{Console, End, Guest, Host};
+use crate::uml::Host;
 
 /// Trials in one guest.
 const TRIALS: usize = 9;
@@ -57,7 +57,8 @@ pub(crate) fn run(agent: &Path) -> Result<bool> {
     let mut failures = 0;
     for version in VERSIONS {
         println!("NFS {version}");
-        let seen = boot(&host, version)?;
+        let arguments = vec![format!("LAB_VERSION={version}")];
+        let seen: Vec<Seen> = host.hear("trials", "guest/trials.sh", arguments, LIMIT)?.results()?;
         ensure!(seen.len() == TRIALS, "the guest made {} trials, not {TRIALS}", seen.len());
         for one in seen {
             let wrong = wrong(version, &one);
@@ -93,29 +94,6 @@ fn wrong(version: &str, seen: &Seen) -> Option<String> {
         return Some(format!("not what was measured before: {seen:?}"));
     }
     (!seen.left.is_empty()).then(|| format!("left behind: {}", seen.left.join("; ")))
-}
-
-fn boot(host: &Host, version: &str) -> Result<Vec<Seen>> {
-    let out = std::env::temp_dir().join(format!("mwlab-trials-{}", std::process::id()));
-    std::fs::create_dir_all(&out)?;
-    let guest = Guest {
-        name: "trials",
-        script: "guest/trials.sh",
-        out: &out,
-        console: Console::File,
-        arguments: vec![format!("LAB_VERSION={version}")],
-    };
-    let end = host.boot(&guest).and_then(|guest| guest.wait(LIMIT, || Ok(())));
-    let lines = std::fs::read_to_string(out.join("trials")).unwrap_or_default();
-    let log = std::fs::read_to_string(out.join("guest.log")).unwrap_or_default();
-    std::fs::remove_dir_all(&out)?;
-    match end? {
-        End::PoweredOff if !lines.is_empty() => {}
-        End::PoweredOff => bail!("the guest left no trials: {log}"),
-        End::Interrupted => bail!("interrupted"),
-        End::TimedOut => bail!("the guest did not end: {log}"),
-    }
-    lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 /// In the guest: one trial of what is mounted at `mountpoint`; prints it. `back` is tried until it works.

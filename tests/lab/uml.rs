@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
 
 use crate::interrupt;
 
@@ -114,6 +115,62 @@ impl Host {
         let main = Pid::from_raw(child.id().try_into()?);
         let copier = child.stdout.take().map(|console| std::thread::spawn(move || copy_lines(console)));
         Ok(Running { child, main, copier })
+    }
+}
+
+impl Host {
+    /// Boots a guest that tells what it saw in its file `told`, and waits for its end. `name` is unique within the run.
+    pub(crate) fn hear(&self, name: &str, script: &str, arguments: Vec<String>, limit: Duration) -> Result<Heard> {
+        let out = std::env::temp_dir().join(format!("mwlab-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&out)?;
+        let guest = Guest { name, script, out: &out, console: Console::File, arguments };
+        let end = self.boot(&guest).and_then(|guest| guest.wait(limit, || Ok(())));
+        let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
+        let logs = ["guest.log", "agent.log", "coordinator.log"].map(read).join("\n");
+        let told = read("told");
+        std::fs::remove_dir_all(&out)?;
+        Ok(Heard { told, logs, end: end? })
+    }
+}
+
+/// What a guest told before its end.
+pub(crate) struct Heard {
+    told: String,
+    logs: String,
+    end: End,
+}
+
+impl Heard {
+    /// A whole story, to its last line.
+    pub(crate) fn story(self) -> Result<String> {
+        ensure!(self.end == End::PoweredOff && self.told.ends_with("the end\n"), "{}", self.why());
+        Ok(self.told)
+    }
+
+    /// One result to a line, of a guest that came to its end.
+    pub(crate) fn results<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        ensure!(self.end == End::PoweredOff && !self.told.is_empty(), "{}", self.why());
+        self.partial()
+    }
+
+    /// The results that are whole, however the guest ended.
+    pub(crate) fn partial<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
+        let whole = self.told.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// What is wrong with the end, and all that is known of it.
+    pub(crate) fn why(&self) -> String {
+        let end = match self.end {
+            End::PoweredOff => "the guest ended early",
+            End::TimedOut => "the guest did not end",
+            End::Interrupted => "interrupted",
+        };
+        format!("{end}: {}\n{}", self.told, self.logs)
+    }
+
+    pub(crate) fn powered_off(&self) -> bool {
+        self.end == End::PoweredOff
     }
 }
 

@@ -10,6 +10,5 @@ if [ "$VERS" = 3 ]; then load_modules nfsv3; fi
 net_up
 what_to_export
 serve
-/run/runner guest pending "$LAB_FAULT" "$LAB_CAUSE" >/run/told
+/run/runner guest pending "$LAB_FAULT" "$LAB_CAUSE" >/run/out/told
 say "it ended with $?"
-cp /run/told /run/out/told

@@ -10,6 +10,5 @@ net_up
 what_to_export
 serve
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-/run/runner guest story "$LAB_FAULT" "$LAB_POLICY" "$LAB_ENDS" >/run/story
+/run/runner guest story "$LAB_FAULT" "$LAB_POLICY" "$LAB_ENDS" >/run/out/told
 say "the story ended with $?"
-cp /run/story /run/out/story
