@@ -22,8 +22,8 @@ use super::core::{Core, Event};
 use super::registry::Newcomer;
 use super::target::Target;
 use crate::config::OnOff;
-use crate::mounts::kubelet::{KubeletPath, pod_uid};
-use crate::mounts::{Kind, Mount, Process, View, octal};
+use crate::mounts::kubelet::pod_uid;
+use crate::mounts::{Kind, Mount, Process, View};
 use crate::pods::namespaces::{Holder, Namespace, Namespaces};
 use crate::probe::pool::{Class, Outcome};
 use crate::probe::schedule::{Now, TargetId};
@@ -357,7 +357,7 @@ impl Core {
         for told in row.mounts {
             let Some(mut mount) = told.mount(filesystems, view) else { continue };
             if told.on_disk {
-                absent.extend(on_disk(&mount, &holder));
+                absent.extend(self.on_disk(&mount, &holder));
                 continue;
             }
             self.efs.apply(&mut mount);
@@ -460,22 +460,6 @@ impl Core {
         let stale: Vec<TargetId> = stale.map(|target| target.id).collect();
         stale.into_iter().for_each(|id| self.count_users_of(id));
     }
-}
-
-/// A bind of the kubelet's directory of a network volume, on the node's disk.
-fn on_disk(mount: &Mount, holder: &Holder) -> Option<AbsentMount> {
-    let root: PathBuf = mount.root.clone().into();
-    let volume = KubeletPath::parse(&root)?;
-    Some(AbsentMount {
-        uid: holder.pod_uid().or(volume.pod_uid())?.to_owned(),
-        container_id: holder.container_id().map(str::to_owned),
-        directory: volume.directory().to_owned(),
-        path: mount.mountpoint.clone(),
-        what: OnHost::OnDisk { directory: octal::label(&mount.root) },
-        label: root,
-        source: octal::label(&mount.source),
-        fstype: mount.fstype.clone(),
-    })
 }
 
 fn why(outcome: &Outcome) -> String {

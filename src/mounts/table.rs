@@ -96,6 +96,26 @@ impl Table {
         Table { mounts, bad_count, bad, host_error: None }
     }
 
+    /// Where a person on the host finds a directory of a filesystem; `None` when no path of the host leads there.
+    #[must_use]
+    pub fn path_on_host(&self, dev: Dev, directory: &Path) -> Option<PathBuf> {
+        let view = self.mounts.iter().map(|mount| mount.view).find(|view| *view == View::Host).unwrap_or(View::Own);
+        let reachable = || self.mounts.iter().filter(move |mount| mount.view == view && mount.hidden_by.is_none());
+        let leads_to = |mount: &&Mount, path: &Path| {
+            let on_the_way = reachable().filter(|other| path.starts_with(&other.mountpoint));
+            on_the_way.max_by_key(|other| other.mountpoint.as_os_str().len()).map(|last| last.id) == Some(mount.id)
+        };
+        let of_filesystem = reachable().filter(|mount| mount.dev == dev);
+        let paths = of_filesystem.filter_map(|mount| {
+            let below = directory.strip_prefix(&mount.root).ok()?;
+            // Joined with nothing a path would end with a slash.
+            let path = mount.mountpoint.components().chain(below.components()).collect::<PathBuf>();
+            leads_to(&mount, &path).then_some((mount.root.len(), path))
+        });
+        // A bind of a part of the filesystem is less known to a person than its own mount.
+        paths.min().map(|(_, path)| path)
+    }
+
     /// The autofs triggers: shown, never touched.
     pub fn autofs(&self) -> impl Iterator<Item = &Mount> {
         self.mounts.iter().filter(|mount| mount.kind == Some(Kind::Autofs))

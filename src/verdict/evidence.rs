@@ -204,7 +204,7 @@ pub enum OnHost {
     Unmounted,
     /// The container has a directory of the node's disk in its place: nothing was mounted there when it was started.
     OnDisk {
-        /// The directory, within the filesystem of the disk.
+        /// The directory: its path on the host, where one leads to it; else the one within the filesystem of the disk.
         directory: String,
     },
     /// The pod's specification wants it, and the container's table does not have it.

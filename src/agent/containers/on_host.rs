@@ -6,8 +6,10 @@ use std::path::Path;
 use super::AbsentMount;
 use crate::agent::core::Core;
 use crate::agent::target::{Key, Target};
+use crate::mounts::kubelet::KubeletPath;
 use crate::mounts::{Kind, Mount, Origin, Process, View, octal};
 use crate::pods::names::VolumeOrigin;
+use crate::pods::namespaces::Holder;
 use crate::probe::schedule::TargetId;
 use crate::verdict::{NotRun, OnHost};
 
@@ -85,6 +87,24 @@ impl Core {
             })
         });
         absent.collect()
+    }
+
+    /// A bind of the kubelet's directory of a network volume, on the node's disk.
+    pub(super) fn on_disk(&self, mount: &Mount, holder: &Holder) -> Option<AbsentMount> {
+        let volume = KubeletPath::parse(mount.root.as_ref())?;
+        // A container's table tells the directory within the filesystem. Commands need the host's path.
+        let label = self.table.path_on_host(mount.dev, mount.root.as_ref());
+        let label = label.unwrap_or_else(|| mount.root.clone().into());
+        Some(AbsentMount {
+            uid: holder.pod_uid().or(volume.pod_uid())?.to_owned(),
+            container_id: holder.container_id().map(str::to_owned),
+            directory: volume.directory().to_owned(),
+            path: mount.mountpoint.clone(),
+            what: OnHost::OnDisk { directory: octal::label(label.as_os_str()) },
+            label,
+            source: octal::label(&mount.source),
+            fstype: mount.fstype.clone(),
+        })
     }
 
     /// Takes over what a container lacks.

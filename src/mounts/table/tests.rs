@@ -251,3 +251,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_directory_of_a_disk_is_found_by_the_hosts_path() {
+    let disk = Dev { major: 8, minor: 1 };
+    let table = |lines: &str| Table::of(b"9 1 8:1 /in/container /data rw - ext4 /dev/sda1 rw\n", Ok(lines.into()));
+    let found = |lines: &str, directory: &str| table(lines).path_on_host(disk, directory.as_ref());
+    let root = "20 1 8:2 / / rw - ext4 /dev/sda2 rw\n";
+    let own_disk = format!("{root}21 20 8:1 / /var/lib/kubelet rw - ext4 /dev/sda1 rw\n");
+    assert_eq!(found(&own_disk, "/pods/x"), Some("/var/lib/kubelet/pods/x".into()));
+    assert_eq!(found(&own_disk, "/"), Some("/var/lib/kubelet".into()));
+    let bound = format!("{own_disk}22 20 8:1 /pods/x /mnt/bind rw - ext4 /dev/sda1 rw\n");
+    assert_eq!(found(&bound, "/pods/x/y"), Some("/var/lib/kubelet/pods/x/y".into()), "not by a bind of a part");
+    let subvolume = format!("{root}21 20 8:1 /@kubelet /var/lib/kubelet rw - btrfs /dev/sda1 rw\n");
+    assert_eq!(found(&subvolume, "/@kubelet/pods/x"), Some("/var/lib/kubelet/pods/x".into()));
+    assert_eq!(found(&subvolume, "/@home/pods/x"), None, "not mounted on the host");
+    let covered = format!("{own_disk}23 21 8:3 / /var/lib/kubelet/pods/x rw - ext4 /dev/sda3 rw\n");
+    assert_eq!(found(&covered, "/pods/x/y"), None, "the path leads into another filesystem");
+    assert_eq!(found(root, "/in/container"), None, "the agent's own mount is no path of the host");
+}
