@@ -85,12 +85,17 @@ impl Core {
             server: self.servers.view(target, now),
             examined: self.inquiries.examined(target, now),
             transport: target.transport,
-            passive: Passive {
-                trend: target.trend,
-                kernel_log: kernel_log::words(&self.kernel_log, target, now),
-                fileid_changed: target.fileid_changed,
-                transports: self.signals.transports(target),
-                waiting: self.signals.waiting(target, now),
+            // Where nothing is mounted, nothing of the kernel's is about it.
+            passive: if target.absent.is_some() {
+                Passive::default()
+            } else {
+                Passive {
+                    trend: target.trend,
+                    kernel_log: kernel_log::words(&self.kernel_log, target, now),
+                    fileid_changed: target.fileid_changed,
+                    transports: self.signals.transports(target),
+                    waiting: self.signals.waiting(target, now),
+                }
             },
             many_refuse: refused(&observation) && self.servers.many_refuse(),
             canary: target.canary.as_ref().and_then(|canary| canary.view(now, &self.config)),
