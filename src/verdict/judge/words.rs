@@ -141,7 +141,9 @@ pub(super) fn not_ours(said: &str) -> String {
 }
 
 pub(super) fn no_way(said: &str) -> String {
-    format!("{said}: a directory on the way refuses us")
+    format!(
+        "{said}: a directory on the way refuses us (past it leads root or CAP_DAC_READ_SEARCH, and CAP_SYS_PTRACE into other mount namespaces)"
+    )
 }
 
 pub(super) fn no_key(said: &str) -> String {
