@@ -28,6 +28,8 @@ pub(crate) struct Host {
     agent: PathBuf,
     /// This program.
     runner: PathBuf,
+    /// What lets User-Mode Linux run on processors with more registers than it knows (`xstate.c`).
+    xstate: PathBuf,
     /// Files of this run's life: the copies of both programs, and the guests' sockets, which want a short path.
     uml_dir: PathBuf,
 }
@@ -68,7 +70,12 @@ impl Host {
         let copies = (uml_dir.join("agent"), uml_dir.join("runner"));
         std::fs::copy(&agent, &copies.0).with_context(|| format!("copy {}", agent.display()))?;
         std::fs::copy(std::env::current_exe()?, &copies.1).context("copy this program")?;
-        Ok(Host { lab, agent: copies.0, runner: copies.1, uml_dir })
+        let (source, xstate) = (lab.join("xstate.c"), uml_dir.join("xstate.so"));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(&xstate).arg(&source);
+        let compiled = compiler.status().context("run cc: is the package gcc installed?")?;
+        ensure!(compiled.success(), "cannot compile {}", source.display());
+        Ok(Host { lab, agent: copies.0, runner: copies.1, xstate, uml_dir })
     }
 
     /// Where sockets of this run may lie.
@@ -80,6 +87,7 @@ impl Host {
     pub(crate) fn boot(&self, guest: &Guest<'_>) -> Result<Running> {
         let out = guest.out.canonicalize()?;
         let mut command = Command::new(KERNEL);
+        command.env("LD_PRELOAD", &self.xstate);
         command.args([
             "rootfstype=hostfs",
             "rootflags=/",
