@@ -92,7 +92,7 @@ const fn release(version: &'static str, fault: &'static str, ends: Ends) -> Tell
     Telling { version, fault, policy: "", ends }
 }
 
-const TELLINGS: [Telling; 19] = [
+const TELLINGS: [Telling; 20] = [
     rescue("4.1", "swap_dir_filled", "same_names", Ends::Rescued),
     rescue("3", "swap_dir_filled", "same_names", Ends::Rescued),
     rescue("4.1", "swap_dir", "always", Ends::Rescued),
@@ -104,6 +104,7 @@ const TELLINGS: [Telling; 19] = [
     release("4.0", "refused", Ends::Released),
     release("4.1", "refused", Ends::Released),
     release("4.2", "refused", Ends::Released),
+    release("3", "drop", Ends::Released),
     release("4.1", "drop", Ends::Released),
     release("4.1", "refused", Ends::Killed),
     release("4.1", "refused", Ends::Several),

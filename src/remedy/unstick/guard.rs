@@ -47,7 +47,7 @@ guards! {
     ConnectionUnknown Wait "connection_unknown" "it cannot be told whether this node is still connected to the server",
         "The agent must be able to read /proc/net/tcp.";
     Connected Wait "connected" "this node's connection to the server is still up: what was written may still arrive",
-        "Wait until it is closed, or cut it off at the server.";
+        "Wait: the kernel gives a silent one up after the server's lease (NFSv4, often 90 s) or 180 s (v3). Or cut it off at the server.";
     NobodyBlocked Wait "nobody_blocked" "nobody was seen blocked on it lately, so there is nothing to abort",
         "Nothing: it is looked at again.";
 }

@@ -18,7 +18,8 @@ use crate::pod;
 
 /// The shortest that the configuration takes. By default a mount must have hung for 15 minutes.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
-const LIMIT: Duration = Duration::from_secs(150);
+/// The last to give in is the v3 client's connection to a silent server, three minutes after the last answer.
+const LIMIT: Duration = Duration::from_secs(240);
 /// What the issue promises: 5 s from the decision, one more for a dirty file; and the kubelet's own look.
 const PROMISED: Duration = Duration::from_secs(10);
 
