@@ -149,7 +149,8 @@ fn the_kill_switch_stops_and_lets_go_on() {
     cluster.stop(Some("true"));
     let coordinator = Coordinator::start(&cluster, &["--remedy-mode", "enforce"]);
     cluster.asks("n0", &[cluster.request("web-0", "u0")]);
-    eventually("a refusal", PATIENCE, || coordinator.refused("web-0", "kill_switch"));
+    let told = eventually("a refusal", PATIENCE, || coordinator.refused("web-0", "kill_switch"));
+    assert!(told.to_string().contains("says stop"), "{told}");
     assert!(cluster.evictions().is_empty());
     cluster.stop(None);
     cluster.keeps_asking(|| cluster.evictions().first().cloned());
@@ -162,7 +163,8 @@ fn a_kill_switch_that_cannot_be_read_counts_as_set() {
     cluster.api.fault(On::read("configmaps/mountwarden-remedy"), Fault::Status(403));
     let coordinator = Coordinator::start(&cluster, &["--remedy-mode", "enforce"]);
     cluster.asks("n0", &[cluster.request("web-0", "u0")]);
-    eventually("a refusal", PATIENCE, || coordinator.refused("web-0", "kill_switch"));
+    let told = eventually("a refusal", PATIENCE, || coordinator.refused("web-0", "kill_switch"));
+    assert!(told.to_string().contains("cannot be read"), "{told}");
     assert!(cluster.evictions().is_empty());
 }
 

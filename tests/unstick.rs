@@ -243,6 +243,7 @@ fn switches_annotations_and_a_silent_api_server_hold_it_back_and_nothing_else_do
     let agent = case.agent("enforce");
     case.kill(&agent);
     let plan = case.refused(&agent, "kill_switch");
+    assert!(plan.unstick.words.contains("says stop"), "{plan:?}");
     assert!(plan.unstick.advice.contains("mountwarden-remedy"), "{plan:?}");
     assert!(agent.metric("mountwarden_remedy_enabled{action=\"unstick\"}").abs() < 0.1);
     eventually("a refusal is told", SOON, || case.cluster.event("web-0", "MountReleaseRefused"));

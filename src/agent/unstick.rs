@@ -242,13 +242,17 @@ impl Core {
 
     /// Releases are made: enforced, not stopped, and not forbidden for the whole node.
     pub(super) fn unstick_enabled(&self) -> bool {
-        self.config.remedy.mode == RemedyMode::Enforce && self.switch(self.now()) && self.unsticks.node_allows
+        self.config.remedy.mode == RemedyMode::Enforce && self.switch(self.now()).is_ok() && self.unsticks.node_allows
     }
 
-    /// Whether the switch lets things go on, as last heard.
-    fn switch(&self, now: Now) -> bool {
-        let fresh = self.unsticks.switch.as_ref().filter(|(at, _)| now.saturating_sub(*at) <= SWITCH_HOLDS);
-        fresh.is_some_and(|(_, switch)| switch.is_ok())
+    /// Whether the switch lets things go on, as last heard, and else why not.
+    fn switch(&self, now: Now) -> Result<(), String> {
+        match &self.unsticks.switch {
+            Some((at, switch)) if now.saturating_sub(*at) <= SWITCH_HOLDS => switch.clone(),
+            Some((_, Err(why))) => Err(why.clone()),
+            Some((_, Ok(()))) => Err(format!("it was last read more than {SWITCH_HOLDS:?} ago")),
+            None => Err("it was not read yet".to_owned()),
+        }
     }
 
     pub(super) fn on_surveyed(

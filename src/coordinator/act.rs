@@ -22,14 +22,14 @@ impl Coordinator {
         &'a self,
         history: Option<&'a History>,
         nodes: &'a [super::request::NodeView],
-        go: bool,
+        stopped: Option<&'a str>,
     ) -> Round<'a> {
         Round {
             remedy: &self.remedy,
             unstick: &self.unstick,
             wall: super::run::wall(),
             leader: self.held.borrow().may_act(Instant::now()),
-            go,
+            stopped,
             history,
             nodes,
             blind: Blind::NONE,
@@ -62,7 +62,7 @@ impl Coordinator {
                 return Err(Refusal::new(Guard::Stale, "its agent asks no more"));
             };
             let case = Case { request, read: &read, ..*case };
-            match self.round(Some(&stored.history), &nodes, true).decide(&case) {
+            match self.round(Some(&stored.history), &nodes, None).decide(&case) {
                 Decision::Refuse(refusal) => return Err(refusal),
                 Decision::Evict(record) => {
                     let mut history = stored.history.clone();

@@ -28,8 +28,8 @@ pub struct Round<'a> {
     pub wall: Time,
     /// This coordinator holds the Lease, and will for as long as a call takes.
     pub leader: bool,
-    /// The kill switch is known to be off.
-    pub go: bool,
+    /// Why the kill switch stops: it is set, or it could not be read. `None`: it is known to be off.
+    pub stopped: Option<&'a str>,
     /// What was done; `None` where it cannot be read.
     pub history: Option<&'a History>,
     /// What all nodes report.
@@ -192,7 +192,7 @@ impl<'a> Round<'a> {
     fn standing(&self) -> Check {
         self.guard(Guard::Mode, self.remedy.mode == RemedyMode::Observe, String::new)?;
         self.guard(Guard::Leader, !self.leader, String::new)?;
-        self.guard(Guard::KillSwitch, !self.go, String::new)?;
+        self.guard(Guard::KillSwitch, self.stopped.is_some(), || self.stopped.unwrap_or_default().to_owned())?;
         let unknown = match self.history {
             None => Some("it could not be read".to_owned()),
             Some(history) if history.contradicts(self.wall) => {

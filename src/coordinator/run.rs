@@ -187,7 +187,7 @@ impl Coordinator {
             if self.held.borrow().may_act(Instant::now()) {
                 self.lead(&nodes).await;
             } else {
-                self.show(&nodes, None, false);
+                self.show(&nodes, None, None);
             }
             tokio::time::sleep(REST).await;
             let _ = tokio::time::timeout(PERIOD - REST, views.changed.notified()).await;
@@ -196,20 +196,18 @@ impl Coordinator {
 
     /// One round as leader.
     async fn lead(&mut self, nodes: &[NodeView]) {
-        let go = match switch::read(&self.cluster.client, &self.cluster.namespace).await {
-            Ok(()) => true,
-            Err(why) => {
-                tracing::info!("nothing is evicted: {why}");
-                false
-            }
-        };
+        let stopped = switch::read(&self.cluster.client, &self.cluster.namespace).await.err();
+        let stopped = stopped.as_deref();
+        if let Some(why) = stopped {
+            tracing::info!("nothing is evicted: {why}");
+        }
         let stored = match self.load().await {
             Ok(stored) => self.look(stored, nodes).await,
             Err(_) => None,
         };
         let history = stored.as_ref().map(|stored| &stored.history);
-        self.show(nodes, history, go);
-        self.decide(nodes, history, go).await;
+        self.show(nodes, history, stopped);
+        self.decide(nodes, history, stopped).await;
     }
 
     /// Takes in what became of earlier evictions. What cannot be written down is no ground for further ones: then `None`.
@@ -256,14 +254,14 @@ impl Coordinator {
         }
     }
 
-    fn show(&self, nodes: &[NodeView], history: Option<&History>, go: bool) {
-        let round = self.round(history, nodes, go);
+    fn show(&self, nodes: &[NodeView], history: Option<&History>, stopped: Option<&str>) {
+        let round = self.round(history, nodes, stopped);
         let now = history.map_or(round.wall, |history| history.clock(round.wall));
         let known = history
             .is_some_and(|history| history.known_since(self.remedy.cool_down, now) && !history.contradicts(round.wall));
         self.board.standing(Standing {
             leader: round.leader,
-            enabled: round.leader && go && known && self.remedy.mode == RemedyMode::Enforce,
+            enabled: round.leader && stopped.is_none() && known && self.remedy.mode == RemedyMode::Enforce,
             history_known: known,
             nodes: nodes.len(),
             requests: nodes.iter().map(|view| view.requests.len()).sum(),
@@ -273,7 +271,7 @@ impl Coordinator {
         });
     }
 
-    async fn decide(&mut self, nodes: &[NodeView], history: Option<&History>, go: bool) {
+    async fn decide(&mut self, nodes: &[NodeView], history: Option<&History>, stopped: Option<&str>) {
         let asked: HashMap<&str, (&str, &Request)> = nodes
             .iter()
             .flat_map(|view| view.requests.iter().map(|request| (request.uid.as_str(), (view.node.as_str(), request))))
@@ -281,9 +279,9 @@ impl Coordinator {
         self.voice.keep(|uid| asked.contains_key(uid));
         let now = Instant::now();
         self.resting.retain(|uid, until| *until > now && asked.contains_key(uid.as_str()));
-        let reads = self.read(nodes, history, go).await;
+        let reads = self.read(nodes, history, stopped).await;
         let cases: Vec<Case<'_>> = reads.iter().map(|(node, request, read)| Case { node, request, read }).collect();
-        let decisions = self.round(history, nodes, go).plan(&cases);
+        let decisions = self.round(history, nodes, stopped).plan(&cases);
         for (at, decision) in decisions {
             let Some(case) = cases.get(at) else { continue };
             match decision {
@@ -303,8 +301,13 @@ impl Coordinator {
     }
 
     /// Reads the pods whose turn it may be; of the others nothing is read.
-    async fn read(&self, nodes: &[NodeView], history: Option<&History>, go: bool) -> Vec<(String, Request, Read)> {
-        let round = self.round(history, nodes, go);
+    async fn read(
+        &self,
+        nodes: &[NodeView],
+        history: Option<&History>,
+        stopped: Option<&str>,
+    ) -> Vec<(String, Request, Read)> {
+        let round = self.round(history, nodes, stopped);
         let mut all: Vec<(&str, &Request)> =
             nodes.iter().flat_map(|view| view.requests.iter().map(|request| (view.node.as_str(), request))).collect();
         all.sort_by_cached_key(|(_, request)| round.turn(request));

@@ -31,12 +31,12 @@ pub const BLOCKED_WITHIN: Duration = Duration::from_secs(10);
 pub const ORPHAN_AFTER: Duration = Duration::from_secs(600);
 
 /// What the configuration, the annotations and the kill switch allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed {
     /// `remedy.mode` is `dry-run` or `enforce`.
     pub mode: bool,
-    /// The kill switch was read right now, and is not set.
-    pub not_stopped: bool,
+    /// Why the kill switch stops: it is set, or it could not be read. `None`: it was read right now, and is not set.
+    pub stopped: Option<String>,
     /// Annotations of pod, namespace and node allow it, and somebody opted in where that is demanded.
     pub permitted: bool,
     /// `unstick.hung`.
@@ -202,7 +202,9 @@ fn order(path: &Path) -> (bool, std::cmp::Reverse<usize>, PathBuf) {
 
 fn may_act(allowed: &Allowed) -> Result<(), Refusal> {
     check(allowed.mode, Guard::Mode)?;
-    check(allowed.not_stopped, Guard::KillSwitch)?;
+    if let Some(why) = &allowed.stopped {
+        return no(Guard::KillSwitch, why.clone());
+    }
     check(allowed.permitted, Guard::Forbidden)
 }
 

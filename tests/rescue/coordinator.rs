@@ -154,7 +154,7 @@ impl Process {
             unstick: &world.unstick,
             wall: self.wall(world),
             leader: self.leads,
-            go: !world.stop,
+            stopped: world.stop.then_some("it is set"),
             history: Some(&history),
             nodes,
             blind,

@@ -92,10 +92,10 @@ impl Core {
             },
         };
         let known = pod != Pod::Unknown;
-        let not_stopped = right_now.map_or_else(|| self.switch(self.now()), |right_now| right_now.switch.is_ok());
+        let switch = right_now.map_or_else(|| self.switch(self.now()), |right_now| right_now.switch.clone());
         let allowed = Allowed {
             mode: self.wants_remedies(),
-            not_stopped,
+            stopped: switch.err(),
             permitted: permitted || !known,
             hung: self.config.unstick.hung,
             hung_after: self.config.unstick.hung_after,

@@ -18,7 +18,7 @@ struct Scene {
     unstick: Unstick,
     wall: Time,
     leader: bool,
-    go: bool,
+    stopped: Option<String>,
     history: Option<History>,
     nodes: Vec<NodeView>,
     node: String,
@@ -35,7 +35,7 @@ impl Scene {
             unstick: Unstick::default(),
             wall: NOW,
             leader: true,
-            go: true,
+            stopped: None,
             history: Some(History::begin(Time(NOW.0 - 100_000))),
             nodes: vec![view("n1", 1, 1), view("n2", 0, 0), view("n3", 0, 0)],
             node: "n1".to_owned(),
@@ -50,7 +50,7 @@ impl Scene {
             unstick: &self.unstick,
             wall: self.wall,
             leader: self.leader,
-            go: self.go,
+            stopped: self.stopped.as_deref(),
             history: self.history.as_ref(),
             nodes: &self.nodes,
             blind,
@@ -165,7 +165,7 @@ fn only(guard: Guard) -> Option<Scene> {
     match guard {
         Guard::Mode => s.remedy.mode = RemedyMode::Observe,
         Guard::Leader => s.leader = false,
-        Guard::KillSwitch => s.go = false,
+        Guard::KillSwitch => s.stopped = Some("it is set".to_owned()),
         Guard::History => s.history = Some(History::begin(Time(NOW.0 - 1799))),
         Guard::HistoryFull => {
             *s.records() = (0..MAX_RECORDS).map(|n| record(&format!("o{n}"))).collect();

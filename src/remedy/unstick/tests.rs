@@ -36,7 +36,7 @@ fn case(mounts: Vec<DeadMount>) -> Case {
 
 const ALL: Allowed = Allowed {
     mode: true,
-    not_stopped: true,
+    stopped: None,
     permitted: true,
     hung: true,
     hung_after: Duration::from_secs(900),
@@ -65,7 +65,7 @@ fn only(guard: Guard) -> (Case, Allowed) {
     let second = Duration::from_secs(1);
     match guard {
         Guard::Mode => allowed.mode = false,
-        Guard::KillSwitch => allowed.not_stopped = false,
+        Guard::KillSwitch => allowed.stopped = Some("it is set".to_owned()),
         Guard::Forbidden => allowed.permitted = false,
         Guard::PodUnknown => this.pod = Pod::Unknown,
         Guard::NotTerminating => this.pod = Pod::Known { overdue: None, stateful: false },
