@@ -63,12 +63,15 @@ impl Core {
     pub(super) fn on_server(&mut self, key: ServerKey, answer: ServerAnswer) {
         let (now, checked) = (self.now(), self.unix_now());
         let pulse = inquiry::pulse(&answer);
-        let (news, silent) = self.servers.answered(key, answer, now);
+        let (news, silent) = self.servers.answered(key, answer.clone(), now);
         if let Some(target) = silent.first().and_then(|id| self.registry.targets.get(id)) {
             self.inquiries.note(target, pulse, checked);
             self.changed = true;
         }
         for id in silent {
+            if let Some(target) = self.registry.targets.get(&id) {
+                self.inquiries.hear(target, &answer);
+            }
             self.judge_again(id);
             if news == News::Back {
                 self.schedule.rearm(id, now);

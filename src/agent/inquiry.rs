@@ -121,6 +121,30 @@ impl Inquiries {
         status.checks.sort_by_key(|check| order.iter().position(|known| *known == check.check));
     }
 
+    /// A pulse tells otherwise of how a server is reached than what was found of this target before: that is true no more,
+    /// and it is asked about at once. A stopped server refuses for a moment, and is silent when its port is taken.
+    pub(super) fn hear(&mut self, target: &Target, answer: &ServerAnswer) {
+        // Behind a local proxy it was only the proxy that answered.
+        if target.mount.origin.proxy_port.is_some() {
+            return;
+        }
+        let Some(inquiry) = self.targets.get_mut(&target.id) else { return };
+        let found = inquiry.found.as_ref().and_then(|(_, examined)| examined.cause);
+        let outdated = match (found, answer.cause()) {
+            (
+                Some(found @ (Cause::ServerUnreachable | Cause::ServerRefused | Cause::ServerUnresponsive)),
+                Some(told),
+            ) => found != told,
+            // A server may answer NULL and nothing else.
+            (Some(Cause::ServerUnreachable | Cause::ServerRefused), None) => answer.alive(),
+            _ => false,
+        };
+        if outdated {
+            inquiry.found = None;
+            inquiry.asked = inquiry.asked.filter(|_| inquiry.in_flight);
+        }
+    }
+
     /// What was last seen of each server.
     pub(super) fn checks(&self) -> Vec<ServerStatus> {
         self.checks.values().cloned().collect()

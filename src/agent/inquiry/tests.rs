@@ -32,6 +32,14 @@ fn report(symptom: Symptom, examination: Examination, moved: Option<&'static str
     Report { symptom: Some(symptom), examination, moved }
 }
 
+fn target() -> Target {
+    let line = b"30 20 0:40 / /mnt rw - nfs4 srv:/x rw,vers=4.1,proto=tcp,addr=192.0.2.7\n";
+    let mount = mountinfo::parse(line, View::Own).mounts.remove(0);
+    let labels =
+        crate::agent::target::Labels { mountpoint: String::new(), source: String::new(), fstype: String::new() };
+    Target::new(1, Key::of(&mount, None), labels, &mount, 0.0)
+}
+
 fn seen(symptom: Symptom) -> Seen {
     Seen { root_hangs: symptom == Symptom::Hung, ..Seen::new(symptom) }
 }
@@ -107,15 +115,7 @@ fn an_emptied_mount_is_compared_with_good_times() {
 
 #[test]
 fn a_pulse_corrects_what_is_shown_of_a_server() {
-    let mount = crate::mounts::mountinfo::parse(
-        b"30 20 0:40 / /mnt rw - nfs4 srv:/x rw,vers=4.1,proto=tcp,addr=192.0.2.7\n",
-        crate::mounts::View::Own,
-    )
-    .mounts
-    .remove(0);
-    let labels =
-        crate::agent::target::Labels { mountpoint: String::new(), source: String::new(), fstype: String::new() };
-    let target = Target::new(1, Key::of(&mount, None), labels, &mount, 0.0);
+    let target = target();
     let mut inquiries = Inquiries::default();
     let mut shown = |news| {
         inquiries.note(&target, news, 1.0);
@@ -128,6 +128,35 @@ fn a_pulse_corrects_what_is_shown_of_a_server() {
     let silent = ServerAnswer { connect: Connect::Timeout, null: None, connecting: Duration::ZERO, rtt: None };
     assert_eq!(shown(pulse(&silent)), ["dns true", "tcp false"], "NFS was not asked and cannot be there");
     assert_eq!(shown(pulse(&well)), ["dns true", "tcp true", "nfs true"]);
+}
+
+#[test]
+fn a_pulse_that_tells_otherwise_ends_what_was_found_before_and_asks_anew() {
+    let mut target = target();
+    target.verdict.state = State::Hung;
+    let answer = |connect, null| ServerAnswer { connect, null, connecting: Duration::ZERO, rtt: None };
+    let refused = || answer(Connect::Refused, None);
+    let silent = || answer(Connect::Ok, Some(crate::server::Null::Timeout));
+    let well = || ServerAnswer::of(&answered(5)).expect("it was asked");
+    let after = |target: &Target, cause, told: &ServerAnswer| {
+        let found = Examined { symptom: Symptom::Hung, cause: Some(cause), why: None };
+        let mut inquiries = Inquiries::default();
+        let symptom = Some(Symptom::Hung);
+        let inquiry = Inquiry { asked: Some(NOW), symptom, found: Some((NOW, found)), ..Inquiry::default() };
+        inquiries.targets.insert(target.id, inquiry);
+        inquiries.hear(target, told);
+        let due = Inquiries::due_at(inquiries.targets.get(&target.id), symptom);
+        (inquiries.examined(target, NOW).and_then(|examined| examined.cause), due)
+    };
+    let kept = |cause| (Some(cause), Some(NOW + EVERY));
+    let ended = (None, Some(Now::ZERO));
+    assert_eq!(after(&target, Cause::ServerRefused, &silent()), ended);
+    assert_eq!(after(&target, Cause::ServerRefused, &well()), ended);
+    assert_eq!(after(&target, Cause::ServerRefused, &refused()), kept(Cause::ServerRefused));
+    assert_eq!(after(&target, Cause::ServerUnresponsive, &well()), kept(Cause::ServerUnresponsive), "NULL alone");
+    assert_eq!(after(&target, Cause::AddressChanged, &refused()), kept(Cause::AddressChanged));
+    target.mount.origin.proxy_port = Some(20049);
+    assert_eq!(after(&target, Cause::ServerUnreachable, &refused()), kept(Cause::ServerUnreachable), "a proxy's word");
 }
 
 #[test]
