@@ -83,6 +83,9 @@ a clock was set, nothing is done for a whole cool-down. Whoever knows better may
     45.1 s  the old pod is gone, and the new pod's volume is healthy
 ```
 
+Mounting the volume anew on the node alone helps no container: each keeps its own copy of the old mount (`remounted_on_host`). It is
+played too, and such a pod is evicted and works again 30 s after the node's mount was made.
+
 ";
 
 const UNSTICK: &str = "\

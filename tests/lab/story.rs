@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use mountwarden::snapshot::MountStatus;
+use mountwarden::verdict::{Cause, State};
 use serde_json::{Value, json};
 
 pub(crate) use cluster::container;
@@ -50,6 +52,8 @@ struct Telling {
 pub(crate) enum Ends {
     /// A new pod takes its place.
     Rescued,
+    /// The same, after somebody mounted its volume anew on the node: its container keeps the old mount.
+    Remounted,
     /// It stays, and somebody says why.
     Refused,
     /// It heals by itself, and nobody ever asks for a rescue.
@@ -92,9 +96,11 @@ const fn release(version: &'static str, fault: &'static str, ends: Ends) -> Tell
     Telling { version, fault, policy: "", ends }
 }
 
-const TELLINGS: [Telling; 20] = [
+const TELLINGS: [Telling; 22] = [
     rescue("4.1", "swap_dir_filled", "same_names", Ends::Rescued),
     rescue("3", "swap_dir_filled", "same_names", Ends::Rescued),
+    rescue("4.1", "swap_dir_filled", "same_names", Ends::Remounted),
+    rescue("3", "swap_dir_filled", "same_names", Ends::Remounted),
     rescue("4.1", "swap_dir", "always", Ends::Rescued),
     rescue("4.1", "swap_tmpfs", "always", Ends::Rescued),
     rescue("4.1", "swap_dir", "same_names", Ends::Refused),
@@ -117,7 +123,8 @@ const TELLINGS: [Telling; 20] = [
 
 impl Telling {
     fn name(&self) -> String {
-        let last = if self.policy.is_empty() { self.ends.name() } else { self.policy.to_owned() };
+        let by_ends = self.policy.is_empty() || self.ends == Ends::Remounted;
+        let last = if by_ends { self.ends.name() } else { self.policy.to_owned() };
         format!("{}-{}-{last}", self.version, self.fault)
     }
 }
@@ -159,7 +166,7 @@ fn boot(host: &Host, telling: &Telling) -> Result<String> {
 /// In the guest.
 pub(crate) fn tell(fault: &str, policy: &str, ends: Ends) -> Result<()> {
     let export = if std::env::var("LAB_VERSION").is_ok_and(|version| version == "3") { "/mnt/exp" } else { "/" };
-    if !matches!(ends, Ends::Rescued | Ends::Refused | Ends::Heals) {
+    if !matches!(ends, Ends::Rescued | Ends::Remounted | Ends::Refused | Ends::Heals) {
         return stuck::tell(export, fault, ends);
     }
     let cluster = Cluster::start("10.0.1.1", export, Workload::READER);
@@ -240,7 +247,18 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
         refusals.iter().for_each(|words| said(&format!("refused: {words}")));
         return Ok(());
     }
-    let asked = || Ok(request(cluster).is_some());
+    // From when on a new pod could work.
+    let mut could = back;
+    if ends == Ends::Remounted {
+        mount_anew(&volume)?;
+        could = Instant::now();
+        said("somebody has mounted the volume anew on the node: umount -l, mount");
+        until(PROMISED, "the agent does not call the node's new mount healthy", || healthy(&volume))?;
+        until(PROMISED, "the container's old mount is not lost, remounted_on_host", kept_by_a_container)?;
+        said("the agent says: healthy on the node, lost in the container (remounted_on_host)");
+    }
+    let wanted = |request: &Value| ends != Ends::Remounted || request["cause"] == "remounted_on_host";
+    let asked = || Ok(request(cluster).is_some_and(|request| wanted(&request)));
     until(PROMISED, "no rescue is asked for", asked)?;
     let request = request(cluster).unwrap_or_default();
     said(&format!("NodeMounts asks for a rescue: {}", request["gate"]["words"].as_str().unwrap_or_default()));
@@ -252,7 +270,7 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
     ensure!(named == Some(first.as_str()), "the eviction names the UID {named:?}, not {first}");
     until(PROMISED, "the new pod does not become ready", || Ok(ready(cluster, "web-2")))?;
     said("the new pod is ready");
-    ensure!(back.elapsed() <= PROMISED, "that is later than {PROMISED:?} after the server's return");
+    ensure!(could.elapsed() <= PROMISED, "that is later than {PROMISED:?} after it could have worked");
     until(limit, "the old pod does not go", || Ok(uid(cluster, "web-1").is_err()))?;
     let second = uid(cluster, "web-2")?;
     let volume = volume_of(&second);
@@ -260,6 +278,18 @@ fn follow(cluster: &Cluster, fault: &str, ends: Ends) -> Result<()> {
     said("the old pod is gone, and the new pod's volume is healthy");
     ensure!(cluster.api.asked_for("POST", "/eviction").len() == 1, "more than one eviction was asked for");
     Ok(())
+}
+
+/// What helps on the host alone: the container's private copy of the old mount stays.
+fn mount_anew(volume: &Path) -> Result<()> {
+    let script = format!("umount -l {path}; MNT={path}; client_mount", path = volume.display());
+    ensure!(shell(&script)?.wait()?.success(), "cannot mount {} anew", volume.display());
+    Ok(())
+}
+
+fn kept_by_a_container() -> Result<bool> {
+    let lost = |mount: &MountStatus| (mount.state, mount.cause) == (State::Lost, Some(Cause::RemountedOnHost));
+    Ok(crate::surface::snapshot().is_some_and(|snapshot| snapshot.mounts.iter().any(lost)))
 }
 
 /// Nothing may be asked for, neither while it is broken nor when it is mended.
@@ -306,7 +336,7 @@ fn events(cluster: &Cluster, reason: &str) -> Vec<String> {
 }
 
 /// What the agent says of the mount at a path.
-fn mount(path: &Path) -> Result<Option<mountwarden::snapshot::MountStatus>> {
+fn mount(path: &Path) -> Result<Option<MountStatus>> {
     let Some(snapshot) = crate::surface::snapshot() else { return Ok(None) };
     Ok(snapshot.mounts.into_iter().find(|mount| mount.paths.iter().any(|one| Path::new(one) == path)))
 }
