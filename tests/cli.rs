@@ -194,6 +194,29 @@ fn an_agent_that_is_not_there_is_could_not_tell_with_advice() {
     assert!(err.contains("listen_ui is off"), "{err}");
 }
 
+#[test]
+fn an_address_without_a_port_is_said_to_be_none() {
+    let (code, _, err) = run(&mut mountwarden(&["status", "--address", "node1"]));
+    assert_eq!(code, 3);
+    assert!(err.contains("node1 is no address") && err.contains("127.0.0.1:12050"), "{err}");
+}
+
+#[test]
+fn a_coordinator_without_a_cluster_says_how_to_name_one() {
+    let home = tempfile::tempdir().unwrap();
+    let alone = |arguments: &[&str]| {
+        let mut command = mountwarden(arguments);
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBECONFIG").env("HOME", home.path());
+        run(&mut command)
+    };
+    let (code, _, err) = alone(&["coordinate"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("this is no pod") && err.contains("--kubeconfig") && !err.contains("infer"), "{err}");
+    let (code, _, err) = alone(&["coordinate", "--kubeconfig", "/nowhere/config"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("cannot use the kubeconfig /nowhere/config: "), "{err}");
+}
+
 /// Answers one request with `answer`; then keeps the connection open until the client ends it.
 fn agent(answer: Vec<u8>) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -32,6 +32,8 @@ enum StatusError {
          It answers there on --listen-ui; name another address with --address. `mountwarden check` needs no agent"
     )]
     Connect { address: String, reason: io::Error },
+    #[error("{address} is no address ({reason}); write 127.0.0.1:12050, or the address of --listen-ui on another host")]
+    NoAddress { address: String, reason: io::Error },
     #[error(
         "{address} did not answer within {} seconds. If the agent runs there, look at its log; `mountwarden check` needs no agent",
         TIMEOUT.as_secs()
@@ -140,7 +142,11 @@ async fn fetch(address: &str) -> Result<Snapshot, StatusError> {
     let address = reachable(address);
     let broken =
         |error: &dyn std::fmt::Display| StatusError::Broken { address: address.clone(), reason: error.to_string() };
-    let connect = |reason| StatusError::Connect { address: address.clone(), reason };
+    // Without a port, or with one that is no number, nothing was asked.
+    let connect = |reason: io::Error| match reason.kind() {
+        io::ErrorKind::InvalidInput => StatusError::NoAddress { address: address.clone(), reason },
+        _ => StatusError::Connect { address: address.clone(), reason },
+    };
     let stream = TcpStream::connect(&address).await.map_err(connect)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;

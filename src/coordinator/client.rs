@@ -1,9 +1,10 @@
 //! The client that evicts: nothing it asks is ever repeated behind our back, and nothing waits for ever.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
-use kube::config::Config as KubeConfig;
+use kube::config::{Config as KubeConfig, InferConfigError, KubeconfigError};
 use kube::{Client, Error};
 
 /// One request to the API server. A lease is held for three times as long: a call that was begun ends before it does.
@@ -13,8 +14,22 @@ pub const CALL: Duration = Duration::from_secs(4);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Neither a service account nor a kubeconfig.
-    #[error("no way to an API server was found (service account of a pod, or KUBECONFIG): {0}")]
-    NoConfig(String),
+    #[error(
+        "no cluster is known here: this is no pod, and KUBECONFIG or ~/.kube/config cannot be used ({0}). Run it as a pod \
+         (k8s/install.yaml has a coordinator), or name a kubeconfig with --kubeconfig"
+    )]
+    NoCluster(String),
+    /// The service account of the pod cannot be used.
+    #[error("cannot use the pod's service account ({0}); is automountServiceAccountToken off?")]
+    Account(String),
+    /// The file that was named cannot be used.
+    #[error("cannot use the kubeconfig {path}: {why}")]
+    Kubeconfig {
+        /// As it was named.
+        path: String,
+        /// Why not.
+        why: String,
+    },
     /// The client could not be made.
     #[error("cannot make a client for the API server: {0}")]
     Client(#[source] Box<Error>),
@@ -35,9 +50,11 @@ pub struct Cluster {
 /// When there is none, or its certificates cannot be used.
 pub async fn connect(kubeconfig: &str) -> Result<Cluster, ConnectError> {
     let mut config = if kubeconfig.is_empty() {
-        KubeConfig::infer().await.map_err(|error| ConnectError::NoConfig(error.to_string()))?
+        KubeConfig::infer().await.map_err(|error| nowhere(&error))?
     } else {
-        named(kubeconfig).await.map_err(|error| ConnectError::NoConfig(format!("{kubeconfig}: {error}")))?
+        let bad =
+            |error: KubeconfigError| ConnectError::Kubeconfig { path: kubeconfig.to_owned(), why: error.to_string() };
+        named(kubeconfig).await.map_err(bad)?
     };
     // kube repeats what was answered with 429 for minutes, at times an eviction of a pod that has healed meanwhile.
     config.default_retry = false;
@@ -47,7 +64,15 @@ pub async fn connect(kubeconfig: &str) -> Result<Cluster, ConnectError> {
     Ok(Cluster { client, namespace })
 }
 
-async fn named(path: &str) -> Result<KubeConfig, kube::config::KubeconfigError> {
+/// In a pod the account is at fault, elsewhere the kubeconfig, which is the source of kube's error.
+fn nowhere(error: &InferConfigError) -> ConnectError {
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty()) {
+        return ConnectError::Account(error.to_string());
+    }
+    ConnectError::NoCluster(error.source().map_or_else(|| error.to_string(), |why| why.to_string()))
+}
+
+async fn named(path: &str) -> Result<KubeConfig, KubeconfigError> {
     let file = kube::config::Kubeconfig::read_from(path)?;
     KubeConfig::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await
 }
