@@ -129,7 +129,7 @@ pub struct MountStatus {
     pub last_probe: Option<UnixSeconds>,
     /// When a probe last answered well.
     pub last_success: Option<UnixSeconds>,
-    /// Duration of each step of the last probe, in the order of the steps.
+    /// Duration of each step of the last probe that came back, in the order of the steps.
     pub steps: Vec<StepStatus>,
     /// Probes by result word since the target is known.
     pub probes: BTreeMap<String, u64>,

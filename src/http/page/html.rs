@@ -61,6 +61,11 @@ pub(super) fn seconds(seconds: f64) -> String {
     if seconds < 1.0 { format!("{:.1} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
+/// A time that somebody configured: a deadline of 700 ms is not 0 s.
+pub(super) fn setting(time: f64) -> String {
+    if time < 60.0 && time.fract() > 0.0 { seconds(time) } else { age(time) }
+}
+
 /// A number of things: `1 mount`, `2 mounts`.
 pub(super) fn many(count: usize, thing: &str) -> String {
     if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
@@ -116,6 +121,11 @@ mod tests {
             assert_eq!(age(seconds), words);
         }
         assert_eq!(age(f64::NAN), "0 s");
+        let configured =
+            [(0.7, "700.0 ms"), (1.5, "1.5 s"), (15.0, "15 s"), (90.0, "1 min 30 s"), (90.5, "1 min 30 s")];
+        for (seconds, words) in configured {
+            assert_eq!(setting(seconds), words);
+        }
     }
 
     #[test]

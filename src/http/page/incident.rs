@@ -25,6 +25,8 @@ pub(super) struct Incident<'a> {
     pub(super) severity: &'static str,
     pub(super) state: &'static str,
     pub(super) cause: Option<&'static str>,
+    /// `server`, or `source` of what has none.
+    pub(super) server_word: &'static str,
     pub(super) server: &'a str,
     /// `/mnt/data`, or `12 mounts`.
     pub(super) what: String,
@@ -124,6 +126,7 @@ fn incident<'a>(snapshot: &'a Snapshot, index: usize, group: &[&'a MountStatus],
         severity: severity_word(leader.severity()),
         state: leader.state.as_str(),
         cause: leader.cause.map(|cause| cause.as_str()),
+        server_word: if leader.origin.server.is_some() { "server" } else { "source" },
         server: server_of(leader),
         what: if group.len() == 1 {
             leader.mountpoint.clone()
@@ -185,7 +188,8 @@ fn mount_view(mount: &MountStatus, now: f64) -> MountView<'_> {
         inherited: mount.inherited,
         evidence: &mount.evidence,
         advice: pieces(&mount.advice),
-        steps: mount.steps.iter().map(step).collect(),
+        // What an earlier probe took, before this one was blocked, is no evidence of anything.
+        steps: mount.steps.iter().filter(|_| mount.blocked_seconds <= 0.0).map(step).collect(),
         blocked: (mount.blocked_seconds > 0.0).then(|| age(mount.blocked_seconds)),
         answered: mount.last_success.map(|at| Moment::of(at, now)),
         findings: mount.findings.iter().map(|finding| finding.means()).collect(),

@@ -28,6 +28,33 @@ fn the_dead_stand_above_the_unknown_and_the_healthy() {
 }
 
 #[test]
+fn what_an_earlier_probe_took_is_no_evidence_of_one_that_is_blocked() {
+    let mut snapshot = golden();
+    let mut mount = hung(&snapshot);
+    mount.steps =
+        serde_json::from_value(serde_json::json!([{"step": "statx_root", "seconds": 0.0112}])).expect("a step");
+    mount.blocked_seconds = 13.0;
+    snapshot.mounts = vec![mount.clone()];
+    let blocked = page(&snapshot);
+    assert!(blocked.contains("blocked for <b>13 s</b>") && !blocked.contains("11.2 ms"), "{blocked}");
+    // An error that came back is the last probe's.
+    mount.blocked_seconds = 0.0;
+    snapshot.mounts = vec![mount];
+    assert!(page(&snapshot).contains("11.2 ms"));
+}
+
+#[test]
+fn a_filesystem_without_a_server_is_named_by_its_source() {
+    let mut snapshot = golden();
+    let mut mount = hung(&snapshot);
+    mount.origin.server = None;
+    mount.source = "ops@files:/srv".to_owned();
+    snapshot.mounts = vec![mount];
+    let page = page(&snapshot);
+    assert!(page.contains("source <a href=\"?server=ops%40files%3A/srv\">ops@files:/srv</a>"), "{page}");
+}
+
+#[test]
 fn mounts_that_one_server_took_along_are_one_incident() {
     let mut snapshot = golden();
     let pattern = hung(&snapshot);

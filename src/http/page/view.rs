@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::filter::{Filter, server_of, severity_word};
-use super::html::{Moment, Piece, age, many, pieces, seconds};
+use super::html::{Moment, Piece, age, many, pieces, seconds, setting};
 use super::incident::{Incident, incidents};
 use crate::snapshot::{Change, Intent, MountStatus, PendingVolume, PodPlan, Snapshot};
 use crate::verdict::{Severity, State};
@@ -164,8 +164,8 @@ impl<'a> View<'a> {
             changes_left_out: changes.len().saturating_sub(MAX_CHANGES),
             changes: changes.into_iter().take(MAX_CHANGES).map(|change| told(change, now)).collect(),
             autofs: snapshot.autofs.iter().map(|a| (a.mountpoint.as_str(), a.source.as_str())).take(MAX_ROWS).collect(),
-            interval: age(snapshot.interval_seconds),
-            timeout: age(snapshot.timeout_seconds),
+            interval: setting(snapshot.interval_seconds),
+            timeout: setting(snapshot.timeout_seconds),
             workers: [agent.workers_idle, agent.workers_busy, agent.workers_stuck],
         }
     }
