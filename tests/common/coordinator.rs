@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -24,8 +25,13 @@ fn free_port() -> SocketAddr {
 impl Coordinator {
     /// Starts it and waits until it has read what the nodes report.
     pub fn start(cluster: &Cluster, flags: &[&str]) -> Coordinator {
+        Coordinator::start_binary(Path::new(env!("CARGO_BIN_EXE_mountwarden")), cluster, flags)
+    }
+
+    /// The same of another build of the program.
+    pub fn start_binary(binary: &Path, cluster: &Cluster, flags: &[&str]) -> Coordinator {
         let (public, private) = (free_port(), free_port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mountwarden"));
+        let mut command = Command::new(binary);
         command
             .arg("coordinate")
             .args(flags)
@@ -37,6 +43,11 @@ impl Coordinator {
         let coordinator = Coordinator { child: command.spawn().unwrap(), public, private };
         eventually("ready", PATIENCE, || (coordinator.try_get(public, "/readyz")?.0 == 200).then_some(()));
         coordinator
+    }
+
+    /// Where its `/metrics` are.
+    pub fn public(&self) -> SocketAddr {
+        self.public
     }
 
     /// SIGKILL.

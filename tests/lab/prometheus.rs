@@ -1,12 +1,23 @@
 //! `prometheus`: the rules and dashboards as people run them. Two nodes with real NFS mounts in a guest, the real
-//! Prometheus and Alertmanager on the loopback of the host, and a receiver that counts notifications.
+//! Prometheus and Alertmanager on the loopback of the host, and a receiver that counts notifications. Beside them the real
+//! coordinator on a fake API server (`rescue`).
 //!
 //! The guest has no network to the host: its agents' `/metrics` come through a file once a second, which a listener here
 //! serves to Prometheus. What the agent did not answer is not served. All times of the rules are [`SCALE`] times shorter.
 
 mod boards;
+#[path = "../common/coordinator.rs"]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared with the tests")]
+mod coordinator;
 mod record;
+mod rescue;
 mod services;
+#[path = "../common/shop.rs"]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "shared with the tests")]
+mod shop;
+#[path = "../common/wait.rs"]
+#[allow(unreachable_pub, clippy::panic, reason = "shared with the tests")]
+mod wait;
 mod web;
 
 use std::fmt::Write as _;
@@ -18,7 +29,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::interrupt;
+use crate::story::apiserver;
 use crate::uml::{Console, Guest, Host, Running};
+use rescue::Rescue;
 use services::Services;
 use web::{Notification, Web};
 
@@ -55,6 +68,8 @@ struct Act {
     alerts: usize,
     /// All that fires meanwhile, most of it inhibited.
     firing: &'static [(&'static str, usize)],
+    /// A pod asks to be rescued meanwhile.
+    rescue: bool,
 }
 
 const ACTS: [Act; 3] = [
@@ -65,6 +80,7 @@ const ACTS: [Act; 3] = [
         alert: "NetworkServerDead",
         alerts: 1,
         firing: &[("NetworkMountHung", 2 * MOUNTS), ("NetworkServerDead", 1)],
+        rescue: false,
     },
     Act {
         name: "the server comes back with another filesystem; then both nodes mount anew",
@@ -73,6 +89,7 @@ const ACTS: [Act; 3] = [
         alert: "NetworkServerDead",
         alerts: 1,
         firing: &[("NetworkMountStale", 2 * MOUNTS), ("NetworkServerDead", 1)],
+        rescue: true,
     },
     Act {
         name: "one of the two nodes is cut off",
@@ -81,6 +98,7 @@ const ACTS: [Act; 3] = [
         alert: "NetworkMountHung",
         alerts: MOUNTS,
         firing: &[("NetworkMountHung", MOUNTS)],
+        rescue: false,
     },
 ];
 
@@ -96,6 +114,7 @@ struct Run {
     out: PathBuf,
     guest: Option<Running>,
     web: Arc<Web>,
+    rescue: Rescue,
     services: Services,
     begin: Instant,
     moments: Vec<Moment>,
@@ -117,8 +136,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     };
     let guest = host.boot(&guest)?;
     let web = Web::start(&out, &NODES)?;
-    let services = Services::start(&out, &web, SCALE)?;
-    let mut run = Run { out, guest: Some(guest), web, services, begin: Instant::now(), moments: Vec::new() };
+    let rescue = Rescue::start(&options.agent);
+    let services = Services::start(&out, &web, rescue.address(), SCALE)?;
+    let mut run = Run { out, guest: Some(guest), web, rescue, services, begin: Instant::now(), moments: Vec::new() };
     let told = run.play();
     if let Err(error) = &told {
         println!("{error:#}");
@@ -140,7 +160,7 @@ impl Run {
         for act in &ACTS {
             self.act(act, &healthy)?;
         }
-        Ok(())
+        self.bad_configuration()
     }
 
     fn act(&mut self, act: &Act, healthy: &str) -> Result<()> {
@@ -158,6 +178,9 @@ impl Run {
             act.alerts,
             act.alert
         );
+        if act.rescue {
+            self.rescue()?;
+        }
         self.wait_for(QUIET)?;
         let others: Vec<String> = self.web.notifications()[before + 1..].iter().map(ToString::to_string).collect();
         ensure!(others.is_empty(), "{}: more than one notification: {others:?}", act.name);
@@ -172,6 +195,28 @@ impl Run {
         self.until("no alert is left", "absent(ALERTS{alertstate=\"firing\"})")?;
         self.wait_for(QUIET / 2)?;
         self.look(&[])
+    }
+
+    /// Seen, and mended before anybody is told.
+    fn bad_configuration(&mut self) -> Result<()> {
+        self.order("spoil")?;
+        self.until("the configuration is bad", "mountwarden_config_ok == 0")?;
+        self.note("one of the two nodes has a bad configuration");
+        self.order("mend")?;
+        self.until("the configuration is good", "absent(mountwarden_config_ok == 0)")?;
+        self.note("it is good again");
+        self.look(&[])
+    }
+
+    /// A pod asks, the coordinator evicts it, its replacement works; each step is waited for in Prometheus.
+    fn rescue(&mut self) -> Result<()> {
+        self.rescue.ask();
+        self.until("the coordinator evicted the pod that asks", "mountwarden_coordinator_in_flight == 1")?;
+        self.note("the coordinator evicted the pod that asks");
+        self.rescue.replaced();
+        self.until("the rescue is over", "mountwarden_coordinator_in_flight == 0")?;
+        self.note("its replacement works");
+        Ok(())
     }
 
     /// Exactly these alerts fire.

@@ -28,28 +28,31 @@ start() {
     --listen-ui 127.0.0.1:12050
 }
 NODE
-bash -c '. /run/node.sh; start one 10.0.1.1' >/run/out/one.log 2>&1 &
-nsenter --net=/run/netns/two unshare --uts --mount --pid --fork --mount-proc \
-  bash -c '. /run/node.sh; start two 10.0.2.1' >/run/out/two.log 2>&1 &
+# Processes of its own for each: a node that saw the other's would take them for containers with old copies of its mounts.
+node() { exec unshare --uts --mount --pid --fork --mount-proc bash -c ". /run/node.sh; start $1 $2" >/run/out/$1.log 2>&1; }
+node one 10.0.1.1 &
+one=$!
+nsenter --net=/run/netns/two bash -c "$(declare -f node); node two 10.0.2.1" &
 two=$!
 
-# in_two COMMAND...: in the node's own mounts; the first process of its pid namespace is a child of unshare.
-in_two() {
-  local inner
-  inner=$(cat /proc/$two/task/$two/children)
-  nsenter --target ${inner%% *} --net --mount --uts --pid -- "$@"
+# agent PID: the first process of the node's pid namespace, a child of unshare.
+agent() { local inner; read -r inner _ </proc/$1/task/$1/children; echo $inner; }
+remount() {
+  nsenter --target $(agent $1) --net --mount --uts --pid -- bash -c ". /run/node.sh; each umount_one; each mount_one"
 }
+configure() { sed -i "$2" /run/agent.$1.yaml; kill -HUP $(agent $3); }
 other_filesystem_filled() { other_filesystem; fill $EXP; }
-remount() { . /run/node.sh; each umount_one; each mount_one; }
 obey() {
   case $1 in
     drop) ip -n srv rule add pref 0 to 10.0.0.0/16 blackhole ;;
     heal) ip -n srv rule del pref 0 to 10.0.0.0/16 blackhole ;;
     # Another filesystem: of another directory of the same one, NFSv4 would go on serving what lies below the root.
     swap) swap_export other_filesystem_filled ;;
-    remount) remount; in_two bash -c ". /run/node.sh; each umount_one; each mount_one" ;;
+    remount) remount $one; remount $two ;;
     cut_two) ip -n srv rule add pref 0 to 10.0.2.0/24 blackhole ;;
     join_two) ip -n srv rule del pref 0 to 10.0.2.0/24 blackhole ;;
+    spoil) configure one 's/^backoff_max/backof_max/' $one ;;
+    mend) configure one 's/^backof_max/backoff_max/' $one ;;
     *) say "no order named $1" ;;
   esac
 }

@@ -10,15 +10,9 @@ use super::services::Services;
 use super::text;
 
 /// Queries (by words in them) that find nothing in this run, and why.
-const NO_DATA: [(&str, &str); 8] = [
-    ("mountwarden_remedies_total", "no coordinator runs here, and nothing is released"),
-    ("mountwarden_coordinator_", "no coordinator runs here"),
+const NO_DATA: [(&str, &str); 2] = [
     ("mountwarden_overloads_total", "only while an agent is late"),
-    ("mountwarden_config_ok == bool 0) > 0", "only with a bad configuration"),
-    ("mountwarden_kernel_log_lines_total", "the guest's kernel log has no line about NFS"),
-    ("mountwarden_nfs_errors_total", "only where operations fail"),
     ("mountwarden_workers{state=\"stuck\"}) > 0", "only while a worker is stuck"),
-    ("mountwarden_mount_finding", "only where a mount's options are questionable"),
 ];
 
 /// What became of each query.

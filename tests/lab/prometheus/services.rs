@@ -27,7 +27,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn start(out: &Path, web: &Web, scale: u32) -> Result<Services> {
+    pub(super) fn start(out: &Path, web: &Web, coordinator: SocketAddr, scale: u32) -> Result<Services> {
         let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts");
         let (prometheus, alertmanager) = (free()?, free()?);
         let read = |name: &str| std::fs::read_to_string(alerts.join(name)).context(name.to_owned());
@@ -35,7 +35,7 @@ impl Services {
         let config = faster(&read("alertmanager.example.yaml")?, scale)?;
         let config = config.replace("127.0.0.1:9099", &web.address.to_string());
         std::fs::write(out.join("alertmanager.yaml"), config)?;
-        std::fs::write(out.join("prometheus.yaml"), scrape_config(web.address, alertmanager))?;
+        std::fs::write(out.join("prometheus.yaml"), scrape_config(web.address, coordinator, alertmanager))?;
         let log = |name: &str| File::create(out.join(name));
         let mut services = Services { prometheus, children: Vec::new(), begin: now() };
         let (config, storage) = (out.join("alertmanager.yaml"), out.join("alertmanager"));
@@ -125,7 +125,7 @@ fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn scrape_config(web: SocketAddr, alertmanager: SocketAddr) -> String {
+fn scrape_config(web: SocketAddr, coordinator: SocketAddr, alertmanager: SocketAddr) -> String {
     let mut targets = String::new();
     for node in super::NODES {
         let labels = format!("__metrics_path__: /{node}/metrics, instance: {node}, node: {node}");
@@ -135,7 +135,9 @@ fn scrape_config(web: SocketAddr, alertmanager: SocketAddr) -> String {
         "global: {{scrape_interval: {SCRAPE}, evaluation_interval: {SCRAPE}}}\n\
          rule_files: [rules.yaml]\n\
          alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}\n\
-         scrape_configs:\n  - job_name: mountwarden\n    honor_labels: true\n    static_configs:\n{targets}"
+         scrape_configs:\n  - job_name: mountwarden\n    honor_labels: true\n    static_configs:\n{targets}  \
+         - job_name: mountwarden-coordinator\n    honor_labels: true\n    static_configs:\n      \
+         - {{targets: [\"{coordinator}\"], labels: {{instance: coordinator}}}}\n"
     )
 }
 
