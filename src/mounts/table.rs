@@ -99,6 +99,10 @@ impl Table {
     /// Where a person on the host finds a directory of a filesystem; `None` when no path of the host leads there.
     #[must_use]
     pub fn path_on_host(&self, dev: Dev, directory: &Path) -> Option<PathBuf> {
+        // Then nobody knows whether the agent's own paths are the host's.
+        if self.host_error.is_some() {
+            return None;
+        }
         let view = self.mounts.iter().map(|mount| mount.view).find(|view| *view == View::Host).unwrap_or(View::Own);
         let reachable = || self.mounts.iter().filter(move |mount| mount.view == view && mount.hidden_by.is_none());
         let leads_to = |mount: &&Mount, path: &Path| {

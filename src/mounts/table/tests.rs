@@ -269,4 +269,6 @@ fn a_directory_of_a_disk_is_found_by_the_hosts_path() {
     let covered = format!("{own_disk}23 21 8:3 / /var/lib/kubelet/pods/x rw - ext4 /dev/sda3 rw\n");
     assert_eq!(found(&covered, "/pods/x/y"), None, "the path leads into another filesystem");
     assert_eq!(found(root, "/in/container"), None, "the agent's own mount is no path of the host");
+    let alone = own(b"9 1 8:1 / /data rw - ext4 /dev/sda1 rw\n");
+    assert_eq!(alone.path_on_host(disk, "/x".as_ref()), None, "whose paths these are is not known");
 }
