@@ -77,7 +77,7 @@ impl Handover {
                 Ok(rendered) => {
                     size = rendered.metrics.len();
                     let old = lock(&self.rendered).replace(Arc::new(rendered));
-                    text = old.and_then(reuse).unwrap_or_default();
+                    text = old.and_then(|old| reuse(old, size)).unwrap_or_default();
                 }
                 // The last good bodies stay; their timestamp tells how old they are.
                 Err(error) => {
@@ -118,11 +118,12 @@ fn render(snapshot: &Arc<Snapshot>, proc_root: &Path, mut text: String) -> Resul
 
 /// The buffer of a page that nobody reads any more. Megabytes that are allocated and freed every few seconds leave holes
 /// between what lives longer: with a thousand mounts the process grew to twice its size.
-fn reuse(old: Arc<Rendered>) -> Option<String> {
+fn reuse(old: Arc<Rendered>, size: usize) -> Option<String> {
     let page = Arc::into_inner(old)?.metrics.try_into_mut().ok()?;
     let mut text = String::from_utf8(page.into()).ok()?;
     text.clear();
-    Some(text)
+    // What was needed when there were many more mounts is given back.
+    (text.capacity() <= 4 * with_room(size)).then_some(text)
 }
 
 /// A little more than last time: numbers grow by a digit now and then.
@@ -133,4 +134,33 @@ fn with_room(size: usize) -> usize {
 /// A panic of the thread leaves plain data behind, which is still right to read.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(size: usize) -> Arc<Rendered> {
+        let snapshot = include_str!("../../tests/fixtures/golden/snapshot.json");
+        let snapshot = Arc::new(serde_json::from_str(snapshot).expect("fixture"));
+        Arc::new(Rendered { snapshot, metrics: Bytes::from("x".repeat(size)) })
+    }
+
+    #[test]
+    fn the_buffer_of_a_page_that_nobody_reads_is_used_again() {
+        let old = page(50_000);
+        let place = old.metrics.as_ptr();
+        let text = reuse(old, 50_000).expect("nobody reads it");
+        assert_eq!((text.as_ptr(), text.len()), (place, 0));
+        assert!(text.capacity() >= 50_000);
+    }
+
+    #[test]
+    fn a_page_that_is_read_or_far_too_large_is_not() {
+        let old = page(50_000);
+        let read = old.metrics.clone();
+        assert!(reuse(Arc::clone(&old), 50_000).is_none() && reuse(old, 50_000).is_none());
+        assert_eq!(read, "x".repeat(50_000));
+        assert!(reuse(page(50_000), 100).is_none(), "there were more mounts once");
+    }
 }
