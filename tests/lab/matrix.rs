@@ -68,6 +68,9 @@ struct Row {
     lease: Option<u32>,
     #[serde(default)]
     detectors: Vec<String>,
+    /// In which versions it depends on each of them; in the others any will do.
+    #[serde(default = "all_versions")]
+    detectors_in: Vec<String>,
     #[serde(default)]
     quick: Vec<String>,
 }
@@ -239,6 +242,9 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Cell>> {
         if let Some(stray) = row.detectors.iter().find(|name| !DETECTORS.contains(&name.as_str())) {
             bail!("row {}: there is no detector {stray}, but {}", row.name, DETECTORS.join(", "));
         }
+        if let Some(stray) = row.detectors_in.iter().find(|version| !all_versions().contains(version)) {
+            bail!("row {}: detectors_in names {stray}, which is no version", row.name);
+        }
         for version in &row.versions {
             for mode in &row.modes {
                 cells.push(matrix.cell(row, version, mode)?);
@@ -283,7 +289,12 @@ impl Matrix {
             deadline,
             backoff_max: self.backoff_max,
             slack: self.slack,
-            detectors: row.detectors.clone(),
+            detectors: row
+                .detectors
+                .iter()
+                .filter(|_| row.detectors_in.iter().any(|v| v == version))
+                .cloned()
+                .collect(),
             without: None,
             quick: row.quick.contains(&variant),
             environment: self.environment(row, version, mode),
