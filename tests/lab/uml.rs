@@ -66,15 +66,15 @@ impl Host {
         let uml_dir = std::env::temp_dir().join(format!("mwlab-{}", std::process::id()));
         std::fs::create_dir_all(&uml_dir)?;
         let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab");
-        // Copies, so that a build during the run changes nothing under the guests' feet.
-        let copies = (uml_dir.join("agent"), uml_dir.join("runner"));
-        std::fs::copy(&agent, &copies.0).with_context(|| format!("copy {}", agent.display()))?;
-        std::fs::copy(std::env::current_exe()?, &copies.1).context("copy this program")?;
         let (source, xstate) = (lab.join("xstate.c"), uml_dir.join("xstate.so"));
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]).arg(&xstate).arg(&source);
         let compiled = compiler.status().context("run cc: is the package gcc installed?")?;
         ensure!(compiled.success(), "cannot compile {}", source.display());
+        // Copies, so that a build during the run changes nothing under the guests' feet.
+        let copies = (uml_dir.join("agent"), uml_dir.join("runner"));
+        std::fs::copy(&agent, &copies.0).with_context(|| format!("copy {}", agent.display()))?;
+        std::fs::copy(std::env::current_exe()?, &copies.1).context("copy this program")?;
         Ok(Host { lab, agent: copies.0, runner: copies.1, xstate, uml_dir })
     }
 

@@ -155,6 +155,11 @@ fn a_pulse_that_tells_otherwise_ends_what_was_found_before_and_asks_anew() {
     assert_eq!(after(&target, Cause::ServerRefused, &refused()), kept(Cause::ServerRefused));
     assert_eq!(after(&target, Cause::ServerUnresponsive, &well()), kept(Cause::ServerUnresponsive), "NULL alone");
     assert_eq!(after(&target, Cause::AddressChanged, &refused()), kept(Cause::AddressChanged));
+    let mut asking = Inquiries::default();
+    let under_way = Inquiry { asked: Some(NOW), in_flight: true, symptom: Some(Symptom::Hung), ..Inquiry::default() };
+    asking.targets.insert(target.id, under_way);
+    asking.hear(&target, &silent());
+    assert_eq!(Inquiries::due_at(asking.targets.get(&target.id), Some(Symptom::Hung)), None, "it is being asked about");
     target.mount.origin.proxy_port = Some(20049);
     assert_eq!(after(&target, Cause::ServerUnreachable, &refused()), kept(Cause::ServerUnreachable), "a proxy's word");
 }
