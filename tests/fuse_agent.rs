@@ -24,6 +24,7 @@ use common::wait::{PATIENCE, eventually};
 use mountwarden::snapshot::{MountStatus, Snapshot};
 use mountwarden::verdict::judge::DETECTORS;
 use mountwarden::verdict::{Cause, State};
+use nix::sys::signal::Signal;
 
 /// Short times keep the tests short; the proportions are those of the defaults.
 const CONFIG: &str = "interval: 1s\ntimeout: 500ms\nslow: 400ms\n";
@@ -367,6 +368,28 @@ fn unkillable_workers_delay_no_end_and_are_gone_with_their_filesystem() {
     assert!(took < Duration::from_secs(1), "the end took {took:?}");
     dead.kill();
     eventually("every worker is gone", PATIENCE, || sandbox.processes().is_empty().then_some(()));
+}
+
+/// Its lane stays taken for as long as the kernel holds the worker, so that no other probe would ever tell.
+#[test]
+fn a_mount_that_hangs_while_the_agent_is_late_is_told_all_the_same() {
+    let _alone = alone();
+    let Some(sandbox) = Sandbox::enter("a_mount_that_hangs_while_the_agent_is_late_is_told_all_the_same") else {
+        return;
+    };
+    let mut dead = FuseFs::mount_many(&sandbox.dir("dead"), 1, &[]);
+    let agent = start_agent(&sandbox);
+    let dir = dead.mounts()[0].clone();
+    agent.eventually(&dir, PATIENCE, |mount| mount.state == State::Healthy);
+    dead.order("wedge");
+    dead.wait_until_held(1);
+    agent.signal(Signal::SIGSTOP);
+    // The fault itself: far beyond the deadline of that probe.
+    std::thread::sleep(DEADLINE + Duration::from_millis(1500));
+    agent.signal(Signal::SIGCONT);
+    agent.eventually(&dir, 2 * DEADLINE + SLACK, |mount| mount.state == State::Hung);
+    assert!(agent.metric("mountwarden_overloads_total") >= 1.0, "the agent was not late, so this shows nothing");
+    dead.kill();
 }
 
 /// fusectl is a filesystem of its own, which not every host mounts.

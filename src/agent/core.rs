@@ -35,7 +35,7 @@ use crate::pending::book::Answer;
 use crate::pending::mounting::Mounting;
 use crate::pods::names::PodNames;
 use crate::probe::ProbeReport;
-use crate::probe::pool::{Limits, Outcome, Pool};
+use crate::probe::pool::{Blocked, Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
 use crate::probe::survey::{Survey, SurveySpec};
 use crate::probe::trial::TrialReport;
@@ -71,6 +71,8 @@ pub(super) enum Event {
     TablesRead { asked: Vec<(Process, Vec<AbsentMount>)>, outcome: Outcome, took: Duration },
     /// A canary ended; `report` is the look that it followed.
     Canaried { id: TargetId, dev: Dev, report: ProbeReport, outcome: Outcome },
+    /// A killed worker whose miss proved nothing is still held by the kernel.
+    Held { id: TargetId, dev: Dev, blocked: Blocked, gone: oneshot::Receiver<()> },
     /// A canary's worker was killed and does not die.
     CanaryStuck { id: TargetId, dev: Dev, gone: oneshot::Receiver<()> },
     /// What canaries say of this machine was read.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::core::{Core, Event, Way};
 use super::target::{Key, place};
 use crate::mounts::{Dev, Kind, View};
-use crate::probe::pool::{Blocked, Class, Outcome};
+use crate::probe::pool::{Blocked, Class, Outcome, OwnClock};
 use crate::probe::schedule::{Ended, Now, TargetId};
 use crate::probe::wire::{Answer, Job, ProbeSpec};
 use crate::probe::{ProbeReport, Step, StepResult};
@@ -127,7 +127,11 @@ impl Core {
             }
             Outcome::Missed { blocked, gone } => {
                 // The lane stays taken until the worker is gone, whatever the miss proves.
-                self.await_end(dev, gone);
+                if blocked.is_evidence() || (way.through && blocked.step == Some(Step::Open)) {
+                    self.await_end(dev, gone);
+                } else {
+                    self.await_killed(id, dev, blocked.clone(), gone);
+                }
                 self.on_missed(id, dev, way, blocked, now);
             }
             Outcome::Lost(why) => {
@@ -153,6 +157,35 @@ impl Core {
         });
     }
 
+    /// We were too late to tell, and the worker was killed. One that the kernel still holds a deadline later tells after all:
+    /// without that nobody would, since its lane stays taken for as long as the mount hangs.
+    fn await_killed(&mut self, id: TargetId, dev: Dev, mut blocked: Blocked, mut gone: oneshot::Receiver<()>) {
+        let limit = self.config.timeout;
+        self.running.spawn(async move {
+            loop {
+                let clock = OwnClock::start(limit);
+                if tokio::time::timeout(limit, &mut gone).await.is_ok() {
+                    return Event::Reaped { dev };
+                }
+                if blocked.outlasted(limit, &clock) {
+                    return Event::Held { id, dev, blocked, gone };
+                }
+            }
+        });
+    }
+
+    pub(super) fn on_held(&mut self, id: TargetId, dev: Dev, blocked: Blocked, gone: oneshot::Receiver<()>) {
+        self.await_end(dev, gone);
+        if !blocked.is_evidence() {
+            return;
+        }
+        let now = self.now();
+        self.changed = true;
+        self.schedule.stuck(id, dev, now);
+        self.stands_blocked(id, dev, &blocked, now);
+        self.judge_blocked(id, blocked);
+    }
+
     fn on_missed(&mut self, id: TargetId, dev: Dev, way: Way, blocked: Blocked, now: Now) {
         let on_the_way = way.through && blocked.step == Some(Step::Open);
         if !blocked.is_evidence() || on_the_way {
@@ -167,13 +200,17 @@ impl Core {
             return;
         }
         self.schedule.ended(id, dev, Ended::Blocked, now);
+        self.stands_blocked(id, dev, &blocked, now);
+        self.judge_blocked(id, blocked);
+    }
+
+    fn stands_blocked(&mut self, id: TargetId, dev: Dev, blocked: &Blocked, now: Now) {
         if let Some(target) = self.registry.targets.get_mut(&id) {
             let waited = Duration::from_millis(blocked.millis);
             target.blocked_total += waited;
             target.blocked_since.get_or_insert(now.saturating_sub(waited));
         }
         self.saw_blocked(dev, now);
-        self.judge_blocked(id, blocked);
     }
 
     /// The kernel turns a local filesystem read-only without an event: the table is read again once an interval.

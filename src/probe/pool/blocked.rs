@@ -96,6 +96,18 @@ impl Blocked {
         }
     }
 
+    /// The worker was killed and is held for this time more, which is evidence where `clock` says that we kept it.
+    /// False when we did not: then nothing is changed.
+    pub fn outlasted(&mut self, more: Duration, clock: &OwnClock) -> bool {
+        let (late, suspended) = (clock.late(), clock.suspended());
+        let kept = late <= LATE && suspended <= LATE;
+        if kept {
+            self.millis = self.millis.saturating_add(millis(more));
+            (self.late_millis, self.suspended_millis) = (millis(late), millis(suspended));
+        }
+        kept
+    }
+
     /// Whether this proves that the mount does not answer: the worker sat in the kernel, and we were on time.
     #[must_use]
     pub fn is_evidence(&self) -> bool {
