@@ -6,29 +6,25 @@
 
 #[cfg(test)]
 mod cost;
+mod looking;
 mod on_host;
+mod tables;
 mod users;
 mod volumes;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::core::{Core, Event};
-use super::registry::Newcomer;
+use super::core::Core;
 use super::target::Target;
-use crate::config::OnOff;
 use crate::mounts::kubelet::pod_uid;
-use crate::mounts::{Kind, Mount, Process, View};
-use crate::pods::namespaces::{Holder, Namespace, Namespaces};
-use crate::probe::pool::{Class, Outcome};
+use crate::mounts::{Process, View};
+use crate::pods::namespaces::{Holder, Namespaces};
+use crate::probe::pool::Outcome;
 use crate::probe::schedule::{Now, TargetId};
-use crate::probe::tables::{Asked, Filesystem, MAX_TABLES, TableFate, TableRow, TablesJob};
-use crate::probe::wire::{Answer, Job};
+use crate::probe::wire::Answer;
 use crate::verdict::OnHost;
 use crate::verdict::judge::words::errno_name;
 
@@ -134,281 +130,6 @@ impl Containers {
 }
 
 impl Core {
-    fn watches_containers(&self) -> bool {
-        self.config.containers != OnOff::Off
-    }
-
-    /// Starts what is due.
-    pub(super) fn look_at_containers(&mut self, now: Now) {
-        let off = !self.watches_containers();
-        if std::mem::replace(&mut self.containers.off, off) != off {
-            self.containers.next_scan = now;
-        }
-        if off {
-            self.stop_looking();
-            return;
-        }
-        if !self.containers.scanning && self.containers.next_scan <= now {
-            self.scan(now);
-        }
-        // What containers have joins what the host has, so that comes first.
-        let host_first = self.pending.is_none() && !self.registry.identifies_on_host();
-        if host_first && !self.containers.reading && !self.containers.unread.is_empty() {
-            self.read_tables();
-        }
-    }
-
-    /// Nobody wants to know any more: what was seen in containers is forgotten.
-    fn stop_looking(&mut self) {
-        self.containers.settled = true;
-        let known: Vec<Process> = self.containers.views.keys().copied().collect();
-        known.into_iter().for_each(|process| self.forget_container(process));
-        if self.containers.namespaces.scanned() {
-            self.containers.namespaces = Namespaces::default();
-        }
-    }
-
-    fn scan(&mut self, now: Now) {
-        self.containers.scanning = true;
-        let job = self.containers.namespaces.job(self.config.proc_root.as_os_str().as_bytes(), now);
-        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
-        let started = Instant::now();
-        self.running.spawn(async move {
-            let outcome = pool.run(Job::Processes(job), "containers", Class::Hopeful, deadline, deadline).await;
-            Event::Scanned { outcome, took: started.elapsed() }
-        });
-    }
-
-    /// The processes were looked through.
-    pub(super) fn on_scanned(&mut self, outcome: Outcome, took: Duration) {
-        let now = self.now();
-        self.containers.scanning = false;
-        if self.containers.off {
-            return;
-        }
-        // A look that missed its deadline on a busy machine must not blind us for minutes.
-        let pause = self.config.interval.max(GAP).max(took.saturating_mul(COST).min(FULL));
-        self.containers.next_scan = now + pause;
-        let scan = match outcome {
-            Outcome::Answered(Answer::Processes(scan)) => scan,
-            other => {
-                self.containers.next_scan = now + self.config.interval.max(GAP);
-                self.evidence_from("containers", Some(format!("look through the processes: {}", why(&other))));
-                self.containers.settled = true;
-                return;
-            }
-        };
-        if scan.more {
-            self.containers.next_scan = now;
-        }
-        let changed = self.containers.namespaces.take(scan, now);
-        self.evidence_from("containers", self.containers.namespaces.blind());
-        if std::mem::take(&mut self.containers.lost) || changed {
-            self.take_namespaces(now);
-        }
-        let young = |seen: &Seen| now.saturating_sub(seen.first) < YOUNG;
-        let full = now >= self.containers.next_full;
-        if full {
-            self.containers.next_full = now + FULL.max(self.containers.pass_took.saturating_mul(COST));
-        }
-        let again = self.containers.views.iter().filter(|(_, seen)| full || young(seen)).map(|(process, _)| *process);
-        let again: Vec<Process> = again.collect();
-        self.containers.unread.extend(again);
-        self.settle_containers();
-    }
-
-    /// Other namespaces, other holders, or another process to look through.
-    fn take_namespaces(&mut self, now: Now) {
-        let looked_into = |namespace: &&Namespace| matches!(namespace.holder, Holder::Of(_));
-        let wanted: HashMap<Process, Holder> = self
-            .containers
-            .namespaces
-            .iter()
-            .filter(looked_into)
-            .take(MAX_VIEWS)
-            .map(|namespace| (namespace.process, namespace.holder.clone()))
-            .collect();
-        let gone: Vec<Process> =
-            self.containers.views.keys().filter(|process| !wanted.contains_key(process)).copied().collect();
-        for process in gone {
-            self.forget_container(process);
-        }
-        for (process, holder) in wanted {
-            let Containers { views, unread, .. } = &mut self.containers;
-            let seen = views.entry(process).or_insert_with(|| {
-                unread.insert(process);
-                Seen { holder: holder.clone(), first: now, hash: 0, mounts: HashMap::new() }
-            });
-            if seen.holder != holder {
-                seen.holder = holder;
-                // What is joined and what stands alone depends on whose it is.
-                seen.hash = 0;
-                unread.insert(process);
-            }
-        }
-        self.containers.epoch += 1;
-        self.changed = true;
-    }
-
-    fn forget_container(&mut self, process: Process) {
-        self.containers.views.remove(&process);
-        self.containers.unread.remove(&process);
-        self.containers.epoch += 1;
-        let removed = self.registry.forget_view(View::Container(process));
-        self.drop_targets(removed);
-    }
-
-    /// Targets whose last mount is gone.
-    pub(super) fn drop_targets(&mut self, removed: Vec<Target>) {
-        let now = self.now();
-        let unix = self.unix_now();
-        self.news |= !removed.is_empty();
-        for target in removed {
-            tracing::info!(
-                mountpoint = target.labels.mountpoint,
-                source = target.labels.source,
-                fstype = target.labels.fstype,
-                "{} is no longer mounted",
-                target.labels.mountpoint
-            );
-            self.history.unmounted(&target, unix);
-            self.forget(&target, now);
-        }
-    }
-
-    fn read_tables(&mut self) {
-        let mut asked = Vec::new();
-        let mut wanted_of = Vec::new();
-        while let Some(process) = self.containers.unread.pop_first() {
-            let Some(seen) = self.containers.views.get(&process) else { continue };
-            let hash = seen.hash;
-            let wanted = self.wanted_paths(process);
-            let paths = wanted.iter().map(|wanted| wanted.path.as_os_str().as_bytes().to_vec()).collect();
-            asked.push(Asked { process, hash, wanted: paths });
-            wanted_of.push((process, wanted));
-            if asked.len() == MAX_TABLES {
-                break;
-            }
-        }
-        if asked.is_empty() {
-            return;
-        }
-        self.containers.reading = true;
-        let proc_root = self.config.proc_root.as_os_str().as_bytes().to_vec();
-        let job = Job::Tables(TablesJob { proc_root, tables: asked });
-        let (pool, deadline) = (self.pool.clone(), self.config.timeout);
-        let started = Instant::now();
-        self.running.spawn(async move {
-            let outcome = pool.run(job, "containers", Class::Hopeful, deadline, deadline).await;
-            Event::TablesRead { asked: wanted_of, outcome, took: started.elapsed() }
-        });
-    }
-
-    /// Tables of containers were read.
-    pub(super) fn on_tables(&mut self, asked: Vec<(Process, Vec<AbsentMount>)>, outcome: Outcome, took: Duration) {
-        self.containers.reading = false;
-        self.containers.took += took;
-        match outcome {
-            Outcome::Answered(Answer::Tables(tables)) => {
-                for ((process, wanted), fate) in asked.into_iter().zip(tables.tables) {
-                    self.take_fate(process, &wanted, fate, &tables.filesystems);
-                }
-            }
-            other => {
-                // Nothing waits for the end of a worker that missed its deadline; the pool reaps it.
-                tracing::debug!(processes = asked.len(), why = why(&other), "tables of containers not read");
-            }
-        }
-        self.settle_containers();
-    }
-
-    fn take_fate(&mut self, process: Process, wanted: &[AbsentMount], fate: TableFate, filesystems: &[Filesystem]) {
-        match fate {
-            TableFate::Read(row) => self.take_container(process, wanted, row, filesystems),
-            TableFate::Same => {}
-            // It ended while we looked: no error, and the next look through the processes says who is left.
-            TableFate::Gone => {
-                self.forget_container(process);
-                self.containers.lost = true;
-                self.containers.next_scan = self.containers.next_scan.min(self.now() + GAP);
-            }
-            TableFate::Later => {
-                self.containers.unread.insert(process);
-            }
-            TableFate::Failed(errno) => {
-                tracing::debug!(pid = process.pid, errno = errno_name(errno), "a container's table cannot be read");
-            }
-        }
-    }
-
-    /// A container's table is another one than before.
-    fn take_container(&mut self, process: Process, wanted: &[AbsentMount], row: TableRow, filesystems: &[Filesystem]) {
-        let (view, now) = (View::Container(process), self.now());
-        let Some(seen) = self.containers.views.get_mut(&process) else { return };
-        // Only seconds after its start a container's table is whole: until then nothing is missing, and it is read again.
-        let young = now.saturating_sub(seen.first) < YOUNG;
-        seen.hash = if young && !row.missing.is_empty() { 0 } else { row.hash };
-        let holder = seen.holder.clone();
-        let of_container = holder.container_id().is_some();
-        let mut mounts = HashMap::new();
-        let mut newcomers = Vec::new();
-        let missing = row.missing.iter().filter_map(|index| wanted.get(usize::try_from(*index).ok()?));
-        let mut absent: Vec<AbsentMount> = missing.filter(|_| !young).cloned().collect();
-        for told in row.mounts {
-            let Some(mut mount) = told.mount(filesystems, view) else { continue };
-            if told.on_disk {
-                absent.extend(self.on_disk(&mount, &holder));
-                continue;
-            }
-            self.efs.apply(&mut mount);
-            // What follows the host and is the same as there goes when that goes: the copies that services hold.
-            if !of_container && told.follows && self.volumes.has(&mount) {
-                continue;
-            }
-            let seen =
-                SeenMount { source: mount.source.clone(), root: mount.root.clone(), read_only: mount.has_option("ro") };
-            mounts.insert(mount.id, seen);
-            newcomers.push(self.newcomer(mount, told.through, &holder));
-        }
-        if let Some(seen) = self.containers.views.get_mut(&process) {
-            seen.mounts = mounts;
-        }
-        let changes = self.registry.update_view(view, newcomers);
-        self.take_absent(process, absent);
-        self.containers.epoch += 1;
-        self.changed = true;
-        self.drop_targets(changes.removed);
-        self.identify_all(changes.to_identify);
-    }
-
-    fn newcomer(&self, mount: Mount, through: Option<u64>, holder: &Holder) -> Newcomer {
-        let uid = holder.pod_uid();
-        let place = uid.and_then(|uid| self.volumes.of_mount(uid, &mount));
-        let label: Option<PathBuf> = place.map(|place| place.mountpoint.clone());
-        // What a session or a service has mounted for itself (flatpak, a rootless container's overlay) is its own affair.
-        let known = holder.container_id().is_some() || mount.kind != Some(Kind::Fuse) && self.volumes.knows(&mount);
-        let alone = self.only.is_none() && known && self.filter.wants(&mount);
-        Newcomer { mount, through, label, owner: uid.map(str::to_owned), alone }
-    }
-
-    /// A container's mount joined no target and may not be one: it is tried again when all tables are read, since what it
-    /// belongs to may have been on its way.
-    pub(super) fn try_again(&mut self, view: View) {
-        if let View::Container(process) = view
-            && let Some(seen) = self.containers.views.get_mut(&process)
-        {
-            seen.hash = 0;
-        }
-    }
-
-    fn settle_containers(&mut self) {
-        let containers = &mut self.containers;
-        if containers.unread.is_empty() && !containers.reading && !containers.took.is_zero() {
-            containers.pass_took = std::mem::take(&mut containers.took);
-        }
-        containers.settled |= containers.namespaces.scanned() && containers.unread.is_empty() && !containers.reading;
-    }
-
     /// What only containers have is in their mountstats alone.
     pub(super) fn count_in_containers(&mut self, now: Now) {
         if std::mem::replace(&mut self.containers.counted, self.containers.epoch) == self.containers.epoch {

@@ -1,41 +1,23 @@
 //! From the mount table to targets: which mounts are new, whose roots are the same, which paths lead where.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+mod absent;
+mod newcomer;
+#[cfg(test)]
+mod tests;
+mod watched;
 
-use super::containers::AbsentMount;
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+
 use super::target::{Key, Labels, Member, Target, choose_labels};
-use crate::mounts::filter::Filter;
-use crate::mounts::table::{ById, through};
-use crate::mounts::{Dev, Mount, View};
+use crate::mounts::{Mount, View};
 use crate::probe::Identity;
 use crate::probe::schedule::TargetId;
 use crate::snapshot::UnixSeconds;
-use crate::verdict::Facts;
 
-/// A mount as one reading of the table knows it. Ids and numbers are reused, so all of it is compared.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct MountKey {
-    view: View,
-    id: u64,
-    dev: Dev,
-    source: OsString,
-    mountpoint: OsString,
-}
-
-impl MountKey {
-    pub(super) fn of(mount: &Mount) -> MountKey {
-        MountKey {
-            view: mount.view,
-            id: mount.id,
-            dev: mount.dev,
-            source: mount.source.clone(),
-            mountpoint: mount.mountpoint.clone().into_os_string(),
-        }
-    }
-}
+pub(super) use newcomer::{MountKey, Newcomer};
+use watched::renew;
+pub(super) use watched::{Watched, watched};
 
 /// All targets and how to find them.
 #[derive(Debug, Default)]
@@ -59,38 +41,6 @@ pub(super) struct Changes {
     pub(super) to_identify: Vec<Newcomer>,
     /// Targets whose last mount is gone.
     pub(super) removed: Vec<Target>,
-}
-
-/// A mount that was not there before.
-#[derive(Debug, Clone)]
-pub(super) struct Newcomer {
-    pub(super) mount: Mount,
-    pub(super) through: Option<u64>,
-    /// The path that it is known by where its own says nothing outside its container.
-    pub(super) label: Option<PathBuf>,
-    /// Whose workers it counts against, where its path does not say it.
-    pub(super) owner: Option<String>,
-    /// It may become a target of its own; otherwise it only joins one that is there.
-    pub(super) alone: bool,
-}
-
-impl Newcomer {
-    /// A container's mount that cannot be identified cannot be probed either.
-    fn may_stand_alone(&self, identity: Option<&Identity>) -> bool {
-        self.alone && (identity.is_some() || !self.mount.view.is_container())
-    }
-
-    /// What it is to its target.
-    pub(super) fn member(&self, identity: Option<&Identity>) -> Member {
-        Member {
-            mount_id: self.mount.id,
-            unique_mount_id: identity.and_then(|identity| identity.unique_mount_id),
-            view: self.mount.view,
-            mountpoint: self.mount.mountpoint.clone(),
-            hidden: self.mount.hidden_by.is_some(),
-            through: self.through,
-        }
-    }
 }
 
 impl Registry {
@@ -146,44 +96,6 @@ impl Registry {
         });
         self.by_view.insert(view, present);
         Changes { to_identify: mounts, removed }
-    }
-
-    /// Takes over what a container lacks: gives the targets that are new, and those that are no more.
-    pub(super) fn update_absent(
-        &mut self,
-        view: View,
-        absent: Vec<AbsentMount>,
-        now: UnixSeconds,
-    ) -> (Vec<TargetId>, Vec<Target>) {
-        let key = |absent: &AbsentMount| Key::Absent { view, path: absent.path.clone() };
-        let present: HashSet<Key> = absent.iter().map(key).collect();
-        let of_view = |key: &&Key| matches!(key, Key::Absent { view: of, .. } if *of == view);
-        let gone: Vec<Key> =
-            self.by_key.keys().filter(of_view).filter(|key| !present.contains(*key)).cloned().collect();
-        let removed = gone.iter().filter_map(|key| self.forget_absent(key)).collect();
-        let mut new = Vec::new();
-        for absent in absent {
-            let key = key(&absent);
-            if self.by_key.contains_key(&key) {
-                continue;
-            }
-            let mount = absent.stand_in(view);
-            let labels = choose_labels(&mount, &absent.label, |labels| self.labels.contains(labels));
-            self.labels.insert(labels.clone());
-            self.next_id += 1;
-            self.by_key.insert(key.clone(), self.next_id);
-            let mut target = Target::new(self.next_id, key, labels, &mount, now);
-            (target.on_host, target.absent) = (Some(absent.what.clone()), Some(absent));
-            self.targets.insert(self.next_id, target);
-            new.push(self.next_id);
-        }
-        (new, removed)
-    }
-
-    fn forget_absent(&mut self, key: &Key) -> Option<Target> {
-        let target = self.targets.remove(&self.by_key.remove(key)?)?;
-        self.labels.remove(&target.labels);
-        Some(target)
     }
 
     /// A container is gone, or is looked at through another process.
@@ -316,94 +228,5 @@ impl Registry {
         self.by_key.remove(&target.key);
         self.labels.remove(&target.labels);
         Some(target)
-    }
-}
-
-/// What may change while a mount stays: options by a remount, what lies on top of it or on the way to it.
-/// `first`: the first mount of the target in this reading.
-fn renew(target: &mut Target, watched: &Watched<'_>, first: bool) {
-    let mount = watched.mount;
-    let facts = Facts::of(mount);
-    target.facts = if first { facts } else { facts.joined(&target.facts) };
-    if first && target.mount != *mount {
-        target.mount = mount.clone();
-    }
-    for member in &mut target.members {
-        if (member.view, member.mount_id) == (mount.view, mount.id) {
-            member.hidden = mount.hidden_by.is_some();
-            member.through = watched.through;
-        }
-    }
-}
-
-/// A mount that the agent watches.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Watched<'table> {
-    pub(super) mount: &'table Mount,
-    /// Mount id of the network mount that its path leads through.
-    pub(super) through: Option<u64>,
-}
-
-/// The mounts that the filter wants, each with the network mount on its way.
-pub(super) fn watched<'table>(mounts: &'table [Mount], filter: &Filter) -> Vec<Watched<'table>> {
-    let by_id: ById<'_> = mounts.iter().map(|mount| ((mount.view, mount.id), mount)).collect();
-    let watch = |mount| Watched { mount, through: through(mount, &by_id).map(|other| other.id) };
-    mounts.iter().filter(|mount| filter.wants(mount)).map(watch).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mounts::table::Table;
-
-    /// Two binds of one export.
-    const TABLE: &str = "20 1 0:5 / / rw - ext4 /dev/vda rw\n\
-                         30 20 0:40 / /a rw - nfs4 srv:/x rw,hard\n\
-                         31 20 0:40 / /b rw - nfs4 srv:/x rw,hard\n";
-
-    #[expect(clippy::disallowed_methods, reason = "a test writes the table that it reads")]
-    fn mounts() -> Vec<Mount> {
-        let proc_root = tempfile::tempdir().unwrap();
-        for process in ["self", "1"] {
-            std::fs::create_dir(proc_root.path().join(process)).unwrap();
-            std::fs::write(proc_root.path().join(process).join("mountinfo"), TABLE).unwrap();
-        }
-        Table::read(proc_root.path()).unwrap().mounts.into_iter().filter(|mount| mount.id >= 30).collect()
-    }
-
-    fn identity() -> Identity {
-        Identity { handle: vec![1, 2, 3], ino: 2, unique_mount_id: Some(7) }
-    }
-
-    /// A registry that could not identify the mounts, and their targets.
-    fn unidentified(mounts: &[Mount]) -> (Registry, Vec<TargetId>) {
-        let mut registry = Registry::default();
-        let watched: Vec<_> = mounts.iter().map(|mount| Watched { mount, through: None }).collect();
-        let newcomers = registry.update(&watched).to_identify;
-        let ids = newcomers.iter().filter_map(|newcomer| registry.identified(newcomer, None, 0.0)).collect();
-        (registry, ids)
-    }
-
-    #[test]
-    fn a_mount_that_is_identified_late_keeps_its_target() {
-        let mounts = mounts();
-        let (mut registry, ids) = unidentified(&mounts[..1]);
-        assert!(registry.take_identity(ids[0], &mounts[0], &identity()));
-        let watched: Vec<_> = mounts.iter().map(|mount| Watched { mount, through: None }).collect();
-        let newcomers = registry.update(&watched).to_identify;
-        assert_eq!(newcomers.len(), 1, "only the other bind is new");
-        assert_eq!(registry.identified(&newcomers[0], Some(&identity()), 0.0), None, "and it is the same target");
-        assert_eq!(registry.targets[&ids[0]].members.len(), 2);
-        assert_eq!(registry.targets[&ids[0]].members[0].unique_mount_id, Some(7));
-    }
-
-    #[test]
-    fn a_root_that_another_target_has_is_not_taken_twice() {
-        let mounts = mounts();
-        let (mut registry, ids) = unidentified(&mounts);
-        assert!(registry.take_identity(ids[0], &mounts[0], &identity()));
-        assert!(!registry.take_identity(ids[1], &mounts[1], &identity()));
-        assert!(!registry.take_identity(ids[1], &mounts[0], &identity()), "a mount of somebody else's");
-        assert_eq!(registry.dissolve(ids[1]).map(|target| target.id), Some(ids[1]));
     }
 }

@@ -65,6 +65,19 @@ fn container() -> Child {
     Command::new("unshare").args(["--mount", "sleep", "3600"]).stdin(Stdio::null()).spawn().unwrap()
 }
 
+/// `unshare` starts in our namespace: until all have left it there is nothing to count.
+fn wait_for_namespaces(children: &[Child]) {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).unwrap();
+    let ours = namespace("self");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for child in children {
+        while namespace(&child.id().to_string()) == ours {
+            assert!(Instant::now() < deadline, "process {} is still in our mount namespace", child.id());
+            std::thread::yield_now();
+        }
+    }
+}
+
 fn tables_of(processes: &[(Process, u64)]) -> Vec<(Process, TableFate)> {
     let mut fates = Vec::new();
     for batch in processes.chunks(MAX_TABLES) {
@@ -82,7 +95,7 @@ fn a_thousand_containers_of_thirty_mounts() {
     let scratch = tempfile::tempdir().unwrap();
     let _devices = mounts(scratch.path());
     let mut children: Vec<Child> = (0..CONTAINERS).map(|_| container()).collect();
-    std::thread::sleep(Duration::from_secs(5));
+    wait_for_namespaces(&children);
     let mut namespaces = Namespaces::default();
     let hour = Duration::from_secs(3600);
     let full = measured("look through the processes, all new", || scan::run(&namespaces.job(b"/proc", hour)).unwrap());
