@@ -96,6 +96,9 @@ pub fn waiting(names: &PodNames, mounted: &HashSet<(String, String)>) -> Vec<Wai
     all
 }
 
+/// What to do about a volume that is not shared between nodes.
+const ADVICE: &str = "To start this pod put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet).";
+
 /// Volumes for one node at a time that a pod of another node has: pods that expect to share what is not shared.
 #[must_use]
 pub fn not_shared(names: &PodNames) -> Vec<PendingVolume> {
@@ -110,7 +113,7 @@ pub fn not_shared(names: &PodNames) -> Vec<PendingVolume> {
                 blocked: true,
                 finding: Some(Finding::NotShared),
                 evidence: format!("Claim {claim} is for one node at a time (ReadWriteOnce), and {holder} has it."),
-                advice: format!("To start this pod {}.", Finding::NotShared.advice()),
+                advice: ADVICE.to_owned(),
                 ..PendingVolume::default()
             })
         };

@@ -111,6 +111,9 @@ pub struct MountStatus {
     pub inherited: bool,
     /// Findings beside the state.
     pub findings: Vec<Finding>,
+    /// What was seen, in a sentence, by finding: of those that are about certain containers or entries.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub finding_evidence: BTreeMap<Finding, String>,
     /// Pods that use it, each volume as one container sees it (at most 64 are listed, 512 while it is not healthy).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<MountUser>,
@@ -158,6 +161,12 @@ impl MountStatus {
     #[must_use]
     pub fn severity(&self) -> Severity {
         self.state.severity()
+    }
+
+    /// What is the case, in words: what was seen here where that is known, else what the finding means.
+    #[must_use]
+    pub fn finding_words(&self, finding: Finding) -> &str {
+        self.finding_evidence.get(&finding).map_or(finding.means(), String::as_str)
     }
 }
 

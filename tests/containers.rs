@@ -1,10 +1,23 @@
 //! What containers have mounted, on the real kernel: mount namespaces with processes in them, and FUSE. The control
 //! groups are written, everything else of the proc tree is the kernel's.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod common {
-    #![allow(dead_code, unreachable_pub, reason = "shared: each test crate uses its part of it")]
+    #![allow(
+        dead_code,
+        unreachable_pub,
+        clippy::indexing_slicing,
+        reason = "shared: each test crate uses its part of it"
+    )]
     pub mod agent;
+    pub mod apiserver;
     pub mod fusefs;
     pub mod namespace;
     pub mod process;
@@ -15,13 +28,15 @@ mod common {
 use std::path::{Path, PathBuf};
 
 use common::agent::{Agent, Launch};
+use common::apiserver::{ApiServer, objects};
 use common::fusefs::FuseFs;
 use common::namespace::{Namespace, Proc};
 use common::sandbox::Sandbox;
 use common::wait::PATIENCE;
 use mountwarden::snapshot::MountStatus;
-use mountwarden::verdict::State;
-use nix::mount::{MntFlags, umount2};
+use mountwarden::verdict::{Finding, State};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
 
 const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
 const CONTAINER: &str = "4f1ad2c5b0e3a7968d1c0b9a8f7e6d5c4b3a29180716f5e4d3c2b1a09f8e7d6c";
@@ -42,10 +57,14 @@ fn volume(sandbox: &Sandbox) -> (PathBuf, FuseFs) {
 }
 
 fn start(sandbox: &Sandbox, proc: &Proc) -> Agent {
+    start_with(sandbox, proc, &[])
+}
+
+fn start_with(sandbox: &Sandbox, proc: &Proc, flags: &[&str]) -> Agent {
     let config = sandbox.path().join("config.yaml");
     std::fs::write(&config, "interval: 1s\ntimeout: 500ms\nslow: 400ms\n").unwrap();
     let proc_root = proc.path().to_str().unwrap();
-    Launch::new(&["--config", config.to_str().unwrap(), "--proc-root", proc_root]).start()
+    Launch::new(&[&["--config", config.to_str().unwrap(), "--proc-root", proc_root], flags].concat()).start()
 }
 
 fn used_at(path: &str) -> impl Fn(&MountStatus) -> bool {
@@ -116,4 +135,60 @@ fn a_mount_that_the_host_gave_up_lives_on_in_its_container() {
     agent.eventually(&volume, PATIENCE, |mount| mount.state == State::Healthy);
     drop(fresh);
     assert!(Path::new(&format!("/proc/{}", container.id())).exists());
+}
+
+/// The cgroup and the container's id of one of two pods.
+fn of_pod(index: usize) -> (String, String, String) {
+    let uid = format!("{index}{}", &UID[1..]);
+    let container = format!("{index}{}", &CONTAINER[1..]);
+    (cgroup(&container).replace(&UID.replace('-', "_"), &uid.replace('-', "_")), uid, container)
+}
+
+#[test]
+fn a_container_that_has_the_nodes_disk_where_another_has_the_share_is_named() {
+    let name = "a_container_that_has_the_nodes_disk_where_another_has_the_share_is_named";
+    let Some(sandbox) = Sandbox::enter(name) else { return };
+    let (shared, data) = (sandbox.dir("shared"), sandbox.dir("data"));
+    mount(Some("none"), &shared, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let api = ApiServer::start();
+    api.put(objects::node("node-1"));
+    api.put(objects::namespace("shop"));
+    let proc = Proc::new(sandbox.path());
+    for index in 0..2 {
+        let (_, uid, container) = of_pod(index);
+        let mut pod = objects::pod("shop", &format!("web-{index}"), &uid, "node-1");
+        pod["spec"]["volumes"] = json!([{"name": "files", "hostPath": {"path": shared}}]);
+        pod["spec"]["containers"] = json!([{"name": "app", "volumeMounts": [{"name": "files", "mountPath": data}]}]);
+        let status =
+            json!({"name": "app", "containerID": format!("containerd://{container}"), "state": {"running": {}}});
+        pod["status"]["containerStatuses"] = json!([status]);
+        api.put(pod);
+    }
+    // The first one is started before the host has mounted anything there, the second one after.
+    let first = Namespace::bind(&shared, &data);
+    let _fs = FuseFs::mount(&shared, &[]);
+    let second = Namespace::bind(&shared, &data);
+    proc.add(first.id(), &of_pod(0).0);
+    proc.add(second.id(), &of_pod(1).0);
+    let kubeconfig = api.kubeconfig(sandbox.path());
+    let agent = start_with(&sandbox, &proc, &["--node-name", "node-1", "--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let is_apart = |mount: &MountStatus| mount.findings.contains(&Finding::NotShared);
+    let found = agent.eventually(&shared, PATIENCE, is_apart);
+    let path = data.display();
+    assert_eq!(
+        found.finding_words(Finding::NotShared),
+        format!(
+            "shop/web-0 (app) has none (tmpfs) of this node at {path}, where shop/web-1 (app) has this mount at {path}: \
+             both mount hostPath {}",
+            shared.display()
+        )
+    );
+    assert_eq!(found.state, State::Healthy, "it is no state");
+
+    // Started anew it has what the host has.
+    proc.remove(first.id());
+    first.end();
+    let again = Namespace::bind(&shared, &data);
+    proc.add(again.id(), &of_pod(0).0);
+    agent.eventually(&shared, PATIENCE, |mount| !is_apart(mount) && mount.pod_count == 2);
 }

@@ -4,6 +4,7 @@
 //! then at the tables of those that are new or may have changed. A mount that is the same as one of the host joins its
 //! target; one that differs is a target of its own, probed through its container.
 
+mod apart;
 #[cfg(test)]
 mod cost;
 mod looking;
@@ -12,7 +13,7 @@ mod tables;
 mod users;
 mod volumes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,8 @@ use crate::probe::wire::Answer;
 use crate::verdict::OnHost;
 use crate::verdict::judge::words::errno_name;
 
+pub(super) use apart::commons;
+use apart::{Common, Compared, Place};
 pub(super) use users::Users;
 pub(super) use volumes::Volumes;
 
@@ -74,6 +77,8 @@ pub(super) struct Containers {
     pub(super) epoch: u64,
     /// At which of these it was last settled in whose tables counters are read.
     counted: u64,
+    /// What more than one container is meant to have.
+    pub(super) commons: HashSet<Common>,
 }
 
 /// A mount namespace that was looked into.
@@ -84,6 +89,16 @@ pub(super) struct Seen {
     hash: u64,
     /// Its network mounts, by id.
     pub(super) mounts: HashMap<u64, SeenMount>,
+    /// What it has where others are meant to have the same.
+    places: Vec<Place>,
+}
+
+/// What is asked about one table.
+#[derive(Debug)]
+pub(super) struct Question {
+    process: Process,
+    wanted: Vec<AbsentMount>,
+    compared: Vec<Compared>,
 }
 
 /// What of a mount in a container is kept beside its target.

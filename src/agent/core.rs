@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::book::{Book, Turn};
 use super::canary::{self, Canaries};
-use super::containers::{AbsentMount, Containers, Volumes};
+use super::containers::{Containers, Question, Volumes, commons};
 use super::history::History;
 use super::inquiry::{self, Inquiries};
 use super::kernel_log;
@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::mounts::efs::StateFiles;
 use crate::mounts::filter::Filter;
 use crate::mounts::table::Table;
-use crate::mounts::{Dev, Process, View};
+use crate::mounts::{Dev, View};
 use crate::pending::Wanted;
 use crate::pending::book::Answer;
 use crate::pending::mounting::Mounting;
@@ -68,7 +68,7 @@ pub(super) enum Event {
     /// The processes of the node were looked through.
     Scanned { outcome: Outcome, took: Duration },
     /// Mount tables of containers were read.
-    TablesRead { asked: Vec<(Process, Vec<AbsentMount>)>, outcome: Outcome, took: Duration },
+    TablesRead { asked: Vec<Question>, at: Now, outcome: Outcome, took: Duration },
     /// A canary ended; `report` is the look that it followed.
     Canaried { id: TargetId, dev: Dev, report: ProbeReport, outcome: Outcome },
     /// A killed worker whose miss proved nothing is still held by the kernel.
@@ -250,6 +250,7 @@ impl Core {
 
     /// The cluster's side tells other names, or other things of the pods.
     pub(super) fn take_names(&mut self, names: Arc<PodNames>) {
+        self.containers.commons = commons(&names);
         self.names = names;
         self.containers.epoch += 1;
         self.changed = true;

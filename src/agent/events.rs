@@ -47,7 +47,7 @@ impl Core {
             Event::CanaryStuck { id, dev, gone } => self.on_canary_stuck(id, dev, gone),
             Event::CanaryHome { outcome } => self.on_canary_home(outcome),
             Event::Scanned { outcome, took } => self.on_scanned(outcome, took),
-            Event::TablesRead { asked, outcome, took } => self.on_tables(asked, outcome, took),
+            Event::TablesRead { asked, at, outcome, took } => self.on_tables(asked, at, outcome, took),
             Event::EfsState { outcome } => self.on_efs_state(outcome),
             Event::Offered { wanted, answer } => self.on_offered(&wanted, *answer),
             Event::MountsScanned(mounting) => self.on_mounts_scanned(mounting),

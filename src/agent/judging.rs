@@ -150,7 +150,7 @@ impl Core {
         self.announce_findings(id);
     }
 
-    fn announce_findings(&mut self, id: TargetId) {
+    pub(super) fn announce_findings(&mut self, id: TargetId) {
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         for finding in target.new_findings(&self.config.silence_findings) {
             self.changed = true;
@@ -308,6 +308,6 @@ fn log_finding(target: &Target, finding: Finding) {
         advice = finding.advice(),
         "{}: {}",
         labels.mountpoint,
-        finding.means()
+        target.finding_words(finding).unwrap_or_else(|| finding.means().to_owned())
     );
 }

@@ -96,6 +96,7 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
     // Paths in containers are told with their pods: a service's copy may stand at a path where the host has a fresh mount.
     let shown = |member: &&Member| !member.view.is_container();
     let paths = target.members.iter().filter(shown).take(listed);
+    let findings = target.findings(silenced);
     MountStatus {
         mountpoint: target.labels.mountpoint.clone(),
         source: target.labels.source.clone(),
@@ -110,7 +111,8 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         evidence: target.verdict.evidence.clone(),
         advice: if target.verdict.state == State::Healthy { String::new() } else { advice_for(target) },
         inherited: target.verdict.inherited,
-        findings: target.findings(silenced).into_iter().collect(),
+        finding_evidence: findings.iter().filter_map(|of| Some((*of, target.finding_words(*of)?))).collect(),
+        findings: findings.into_iter().collect(),
         users: target.users.listed.iter().take(listed).cloned().collect(),
         holders: target.users.holders.clone(),
         volumes: Vec::new(),

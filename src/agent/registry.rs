@@ -187,6 +187,12 @@ impl Registry {
         self.targets.get(self.by_mount_id.get(&mount_id)?)
     }
 
+    /// The target that a mount of a container belongs to.
+    pub(super) fn of_view(&self, view: View, mount_id: u64) -> Option<TargetId> {
+        let key = self.by_view.get(&view)?.iter().find(|key| key.id == mount_id)?;
+        self.by_mount.get(key).copied()
+    }
+
     /// Targets that are reached through a mount of this one.
     pub(super) fn behind(&self, id: TargetId) -> Vec<TargetId> {
         let members = self.targets.get(&id).into_iter().flat_map(|target| &target.members);

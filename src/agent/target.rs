@@ -148,6 +148,8 @@ pub(super) struct Target {
     pub(super) absent: Option<AbsentMount>,
     /// Who uses it, as last counted.
     pub(super) users: Users,
+    /// Containers that are meant to have it and have the node's disk, in words.
+    pub(super) apart: Option<String>,
     /// What the mount table says of its mounts beside the state.
     pub(super) table_findings: BTreeSet<Finding>,
     /// Findings whose log line was written; one that goes away and comes back is news again.
@@ -210,6 +212,7 @@ impl Target {
             on_host: None,
             absent: None,
             users: Users::default(),
+            apart: None,
             table_findings: BTreeSet::new(),
             announced: BTreeSet::new(),
         }
@@ -326,9 +329,18 @@ impl Target {
             Some(OnHost::Remounted { .. } | OnHost::Unmounted) if works => Some(Finding::OldCopy),
             _ => None,
         };
+        let apart = self.apart.is_some().then_some(Finding::NotShared);
         let all = self.table_findings.iter().chain(&self.verdict.findings).copied();
-        let all = all.chain(contained).chain(hidden).chain(written);
+        let all = all.chain(contained).chain(hidden).chain(written).chain(apart);
         all.filter(|finding| !silenced.contains(finding)).collect()
+    }
+
+    /// What was seen, for the findings that are about somebody.
+    pub(super) fn finding_words(&self, finding: Finding) -> Option<String> {
+        match finding {
+            Finding::NotShared => self.apart.clone(),
+            _ => None,
+        }
     }
 
     /// The findings that were not there when this was last asked.

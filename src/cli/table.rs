@@ -120,7 +120,8 @@ fn details(out: &mut String, mount: &MountStatus) {
         users(out, mount);
     }
     for finding in &mount.findings {
-        paragraph(out, INDENT, &format!("finding: {finding}: {}; {}.", finding.means(), finding.advice()));
+        let seen = escape(mount.finding_words(*finding));
+        paragraph(out, INDENT, &format!("finding: {finding}: {seen}; {}.", finding.advice()));
     }
 }
 

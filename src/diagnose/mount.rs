@@ -118,7 +118,7 @@ fn in_table(mount: &Mount) -> StepReport {
 
 fn options(status: &MountStatus) -> StepReport {
     let found: Vec<String> =
-        status.findings.iter().map(|finding| format!("{finding}: {}; {}", finding.means(), finding.advice())).collect();
+        status.findings.iter().map(|of| format!("{of}: {}; {}", status.finding_words(*of), of.advice())).collect();
     let (outcome, answer) = match found.is_empty() {
         true => (Outcome::Ok, "nothing that is known to make trouble".to_owned()),
         false => (Outcome::Note, found.join(". ")),

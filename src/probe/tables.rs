@@ -30,6 +30,9 @@ const TABLE_BYTES: usize = 30 << 20;
 /// Mounts of one table that are told; all are counted.
 const MAX_MOUNTS: usize = 1024;
 
+/// Filesystems that nobody outside of this node has. A type that is not known may be shared by other means (OCFS2, GFS2).
+const LOCAL: &[&str] = &["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"];
+
 /// Bytes of all rows of an answer: it must fit a frame.
 const ANSWER_BYTES: usize = 3 << 20;
 
@@ -51,6 +54,8 @@ pub struct Asked {
     pub hash: u64,
     /// Paths where something has to be mounted.
     pub wanted: Vec<Vec<u8>>,
+    /// Paths where other containers are meant to have the same: what is mounted there is told, on the network or not.
+    pub compared: Vec<Vec<u8>>,
 }
 
 /// What they say.
@@ -90,6 +95,23 @@ pub struct TableRow {
     pub all: u32,
     /// Wanted paths at which nothing is mounted, by their index in the question.
     pub missing: Vec<u32>,
+    /// What is mounted at the compared paths, where it says something.
+    pub places: Vec<PlaceRow>,
+}
+
+/// What is mounted at a path that is compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceRow {
+    /// The path by its index in the question.
+    pub index: u32,
+    /// Id of the mount.
+    pub mount: u64,
+    /// It is a network mount; otherwise a filesystem of this node.
+    pub network: bool,
+    /// Type as the kernel names it.
+    pub fstype: String,
+    /// Source as the kernel names it.
+    pub source: Vec<u8>,
 }
 
 /// Type and options of a superblock.
@@ -178,7 +200,7 @@ fn one(job: &TablesJob, asked: &Asked, answer: &mut Builder) -> TableFate {
         Ok(None) | Err(Errno::NOENT | Errno::SRCH | Errno::INVAL) => return TableFate::Gone,
         Err(errno) => return TableFate::Failed(errno.raw_os_error()),
     };
-    let hash = hash_of(&bytes, &asked.wanted);
+    let hash = hash_of(&bytes, asked);
     if hash == asked.hash {
         return TableFate::Same;
     }
@@ -198,9 +220,9 @@ fn bytes_of(proc_root: &[u8], process: Process) -> Result<Option<Vec<u8>>, Errno
 }
 
 /// Never 0, which stands for "none".
-fn hash_of(bytes: &[u8], wanted: &[Vec<u8>]) -> u64 {
+fn hash_of(bytes: &[u8], asked: &Asked) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (bytes, wanted).hash(&mut hasher);
+    (bytes, &asked.wanted, &asked.compared).hash(&mut hasher);
     hasher.finish().max(1)
 }
 
@@ -244,6 +266,8 @@ impl Builder {
             row.mounts.push(told);
         }
         row.missing = missing(&mounts, &asked.wanted);
+        row.places = places(&mounts, &followers, &asked.compared);
+        self.bytes += row.places.iter().map(PlaceRow::bytes).sum::<usize>();
         row
     }
 
@@ -284,6 +308,40 @@ fn missing(mounts: &[Mount], wanted: &[Vec<u8>]) -> Vec<u32> {
     let names: HashSet<Option<&OsStr>> = mounts.iter().map(|mount| mount.mountpoint.file_name()).collect();
     let absent = |path: &[u8]| !names.contains(&std::path::Path::new(OsStr::from_bytes(path)).file_name());
     (0..).zip(wanted).filter(|(_, path)| absent(path)).map(|(index, _)| index).collect()
+}
+
+impl PlaceRow {
+    fn bytes(&self) -> usize {
+        /// Upper bound of its numbers.
+        const NUMBERS: usize = 24;
+        NUMBERS + self.fstype.len() + self.source.len()
+    }
+}
+
+/// What the compared paths lead to. Nothing is said where it would prove nothing: a path that is no mount (a symlink of the
+/// image), a type that is not known, what the container has mounted there itself, over what it was given.
+fn places(mounts: &[Mount], followers: &HashSet<u64>, compared: &[Vec<u8>]) -> Vec<PlaceRow> {
+    let place = |index: u32, path: &[u8]| {
+        let mut here = mounts.iter().filter(|mount| mount.mountpoint.as_os_str().as_bytes() == path);
+        let (first, more) = (here.next()?, here.next());
+        let alone = more.is_none();
+        let top = [Some(first), more].into_iter().flatten().chain(here).find(|mount| mount.hidden_by.is_none())?;
+        let network = top.kind.is_some_and(|kind| kind != Kind::Autofs);
+        let tells = match network {
+            // What came with the host's mounts may lie on top of what was there when the container began.
+            true => alone || followers.contains(&top.id),
+            // A volume of the kubelet's that is not mounted is a finding of its own.
+            false => alone && LOCAL.contains(&top.fstype.as_str()) && !stands_in(top),
+        };
+        tells.then(|| PlaceRow {
+            index,
+            mount: top.id,
+            network,
+            fstype: top.fstype.clone(),
+            source: top.source.as_bytes().to_vec(),
+        })
+    };
+    (0..).zip(compared).filter_map(|(index, path)| place(index, path)).collect()
 }
 
 #[cfg(test)]

@@ -81,7 +81,12 @@ fn wait_for_namespaces(children: &[Child]) {
 fn tables_of(processes: &[(Process, u64)]) -> Vec<(Process, TableFate)> {
     let mut fates = Vec::new();
     for batch in processes.chunks(MAX_TABLES) {
-        let asked = batch.iter().map(|(process, hash)| Asked { process: *process, hash: *hash, wanted: Vec::new() });
+        let asked = batch.iter().map(|(process, hash)| Asked {
+            process: *process,
+            hash: *hash,
+            wanted: Vec::new(),
+            compared: Vec::new(),
+        });
         let job = TablesJob { proc_root: b"/proc".to_vec(), tables: asked.collect() };
         let Tables { tables, .. } = tables::read(&job, &|| Ok(())).unwrap();
         fates.extend(batch.iter().map(|(process, _)| *process).zip(tables));

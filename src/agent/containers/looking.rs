@@ -120,7 +120,7 @@ impl Core {
             let Containers { views, unread, .. } = &mut self.containers;
             let seen = views.entry(process).or_insert_with(|| {
                 unread.insert(process);
-                Seen { holder: holder.clone(), first: now, hash: 0, mounts: HashMap::new() }
+                Seen { holder: holder.clone(), first: now, hash: 0, mounts: HashMap::new(), places: Vec::new() }
             });
             if seen.holder != holder {
                 seen.holder = holder;

@@ -8,10 +8,19 @@ use crate::agent::core::Core;
 use crate::agent::target::{Key, Target};
 use crate::mounts::kubelet::KubeletPath;
 use crate::mounts::{Kind, Mount, Origin, Process, View, octal};
-use crate::pods::names::VolumeOrigin;
+use crate::pods::names::{PodName, VolumeOrigin};
 use crate::pods::namespaces::Holder;
 use crate::probe::schedule::TargetId;
 use crate::verdict::{NotRun, OnHost};
+
+/// A container of a pod, by name.
+pub(super) struct InPod<'a> {
+    pub(super) uid: &'a str,
+    pub(super) pod: &'a PodName,
+    pub(super) container: &'a str,
+    /// The runtime's id.
+    pub(super) id: &'a str,
+}
 
 impl Core {
     /// Compares a target that no path of the host leads to with what the host has mounted instead.
@@ -60,24 +69,28 @@ impl Core {
         pod.mounts.iter().any(|wanted| here(&wanted.path) && network(&wanted.volume))
     }
 
-    /// Paths at which a container must have a network volume, by the pod's specification.
-    pub(super) fn wanted_paths(&self, process: Process) -> Vec<AbsentMount> {
-        let Some(holder) = self.containers.views.get(&process).map(|seen| &seen.holder) else { return Vec::new() };
-        let pod = holder.pod_uid().and_then(|uid| Some((uid, self.names.pod(uid)?)));
-        let Some((uid, pod)) = pod.filter(|(_, pod)| !pod.terminating) else { return Vec::new() };
+    /// The container of a pod whose processes these are: only where the pod is known and stays.
+    pub(super) fn in_pod(&self, process: Process) -> Option<InPod<'_>> {
+        let holder = &self.containers.views.get(&process)?.holder;
+        let (uid, id) = (holder.pod_uid()?, holder.container_id()?);
+        let pod = self.names.pod(uid).filter(|pod| !pod.terminating)?;
+        let container = pod.container(id)?;
         // What runs containers of its own has processes of them in its control group: its own namespace is the oldest.
         let older = |other: &Process| (other.start, other.pid) < (process.start, process.pid);
-        if self.containers.views.iter().any(|(other, seen)| older(other) && seen.holder == *holder) {
-            return Vec::new();
-        }
-        let Some(container) = holder.container_id().and_then(|id| pod.container(id)) else { return Vec::new() };
+        let inner = self.containers.views.iter().any(|(other, seen)| older(other) && seen.holder == *holder);
+        (!inner).then_some(InPod { uid, pod, container, id })
+    }
+
+    /// Paths at which a container must have a network volume, by the pod's specification.
+    pub(super) fn wanted_paths(&self, process: Process) -> Vec<AbsentMount> {
+        let Some(InPod { uid, pod, container, id }) = self.in_pod(process) else { return Vec::new() };
         let of_container = pod.mounts.iter().filter(|wanted| wanted.container == container);
         let absent = of_container.filter_map(|wanted| {
             let volume = pod.volume(&wanted.volume)?;
             let Some(VolumeOrigin::Network { source, fstype }) = &volume.origin else { return None };
             Some(AbsentMount {
                 uid: uid.to_owned(),
-                container_id: holder.container_id().map(str::to_owned),
+                container_id: Some(id.to_owned()),
                 directory: volume.directory.clone(),
                 path: wanted.path.clone(),
                 label: wanted.path.clone(),
@@ -192,7 +205,7 @@ mod tests {
             format!("0::/kubepods/besteffort/pod{UID}/{}\n", "a".repeat(64)).as_bytes(),
         )));
         assert_eq!(holder.pod_uid(), Some(UID));
-        core.containers.views.insert(process, Seen { holder, first: Now::ZERO, hash: 0, mounts });
+        core.containers.views.insert(process, Seen { holder, first: Now::ZERO, hash: 0, mounts, places: Vec::new() });
         let alone = |mount| Newcomer { mount, through: None, label: None, owner: None, alone: true };
         let newcomers = of_container.into_iter().map(alone).collect();
         let changes = core.registry.update_view(View::Container(process), newcomers);

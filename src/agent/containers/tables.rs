@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{AbsentMount, GAP, SeenMount, YOUNG, why};
+use super::apart::Reading;
+use super::{AbsentMount, GAP, Question, SeenMount, YOUNG, why};
 use crate::agent::core::{Core, Event};
 use crate::agent::registry::Newcomer;
 use crate::mounts::{Kind, Mount, Process, View};
 use crate::pods::namespaces::Holder;
 use crate::probe::pool::{Class, Outcome};
+use crate::probe::schedule::Now;
 use crate::probe::tables::{Asked, Filesystem, MAX_TABLES, TableFate, TableRow, TablesJob};
 use crate::probe::wire::{Answer, Job};
 use crate::verdict::judge::words::errno_name;
@@ -20,14 +22,20 @@ use crate::verdict::judge::words::errno_name;
 impl Core {
     pub(super) fn read_tables(&mut self) {
         let mut asked = Vec::new();
-        let mut wanted_of = Vec::new();
+        let mut questions = Vec::new();
         while let Some(process) = self.containers.unread.pop_first() {
             let Some(seen) = self.containers.views.get(&process) else { continue };
             let hash = seen.hash;
-            let wanted = self.wanted_paths(process);
-            let paths = wanted.iter().map(|wanted| wanted.path.as_os_str().as_bytes().to_vec()).collect();
-            asked.push(Asked { process, hash, wanted: paths });
-            wanted_of.push((process, wanted));
+            let question =
+                Question { process, wanted: self.wanted_paths(process), compared: self.compared_paths(process) };
+            let bytes = |path: &PathBuf| path.as_os_str().as_bytes().to_vec();
+            asked.push(Asked {
+                process,
+                hash,
+                wanted: question.wanted.iter().map(|wanted| bytes(&wanted.path)).collect(),
+                compared: question.compared.iter().map(|compared| bytes(&compared.path)).collect(),
+            });
+            questions.push(question);
             if asked.len() == MAX_TABLES {
                 break;
             }
@@ -39,26 +47,22 @@ impl Core {
         let proc_root = self.config.proc_root.as_os_str().as_bytes().to_vec();
         let job = Job::Tables(TablesJob { proc_root, tables: asked });
         let (pool, deadline) = (self.pool.clone(), self.config.timeout);
-        let started = Instant::now();
+        let (at, started) = (self.now(), Instant::now());
         self.running.spawn(async move {
             let outcome = pool.run(job, "containers", Class::Hopeful, deadline, deadline).await;
-            Event::TablesRead { asked: wanted_of, outcome, took: started.elapsed() }
+            Event::TablesRead { asked: questions, at, outcome, took: started.elapsed() }
         });
     }
 
     /// Tables of containers were read.
-    pub(in crate::agent) fn on_tables(
-        &mut self,
-        asked: Vec<(Process, Vec<AbsentMount>)>,
-        outcome: Outcome,
-        took: Duration,
-    ) {
+    pub(in crate::agent) fn on_tables(&mut self, asked: Vec<Question>, at: Now, outcome: Outcome, took: Duration) {
         self.containers.reading = false;
         self.containers.took += took;
         match outcome {
             Outcome::Answered(Answer::Tables(tables)) => {
-                for ((process, wanted), fate) in asked.into_iter().zip(tables.tables) {
-                    self.take_fate(process, &wanted, fate, &tables.filesystems);
+                let reading = Reading { asked: at, answered: self.now() };
+                for (question, fate) in asked.into_iter().zip(tables.tables) {
+                    self.take_fate(&question, fate, &tables.filesystems, reading);
                 }
             }
             other => {
@@ -69,10 +73,21 @@ impl Core {
         self.settle_containers();
     }
 
-    fn take_fate(&mut self, process: Process, wanted: &[AbsentMount], fate: TableFate, filesystems: &[Filesystem]) {
+    fn take_fate(&mut self, question: &Question, fate: TableFate, filesystems: &[Filesystem], reading: Reading) {
+        let process = question.process;
         match fate {
-            TableFate::Read(row) => self.take_container(process, wanted, row, filesystems),
-            TableFate::Same => {}
+            TableFate::Read(mut row) => {
+                let places = std::mem::take(&mut row.places);
+                if let Some(seen) = self.containers.views.get_mut(&process) {
+                    seen.take_places(&question.compared, places, reading);
+                }
+                self.take_container(process, &question.wanted, row, filesystems);
+            }
+            TableFate::Same => {
+                if let Some(seen) = self.containers.views.get_mut(&process) {
+                    seen.confirm_places(reading);
+                }
+            }
             // It ended while we looked: no error, and the next look through the processes says who is left.
             TableFate::Gone => {
                 self.forget_container(process);
@@ -153,6 +168,10 @@ impl Core {
         if containers.unread.is_empty() && !containers.reading && !containers.took.is_zero() {
             containers.pass_took = std::mem::take(&mut containers.took);
         }
-        containers.settled |= containers.namespaces.scanned() && containers.unread.is_empty() && !containers.reading;
+        let all_read = containers.unread.is_empty() && !containers.reading;
+        containers.settled |= containers.namespaces.scanned() && all_read;
+        if all_read {
+            self.compare_containers();
+        }
     }
 }

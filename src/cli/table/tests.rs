@@ -34,6 +34,7 @@ fn mount(mountpoint: &str, source: &str, state: State, cause: Option<Cause>, age
         },
         inherited: false,
         findings: Vec::new(),
+        finding_evidence: std::collections::BTreeMap::new(),
         users: Vec::new(),
         holders: Vec::new(),
         volumes: Vec::new(),

@@ -177,6 +177,7 @@ pub(in crate::cluster) fn dead(source: &str, state: State, pods: &[usize], since
         advice: if bad { "Start the server.".to_owned() } else { String::new() },
         inherited: false,
         findings: Vec::new(),
+        finding_evidence: std::collections::BTreeMap::new(),
         users: Vec::new(),
         holders: Vec::new(),
         volumes: Vec::new(),

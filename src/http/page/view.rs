@@ -251,7 +251,7 @@ fn counts(snapshot: &Snapshot, filter: &Filter) -> Vec<Count> {
 }
 
 fn row(mount: &MountStatus, now: f64) -> Row<'_> {
-    let findings: Vec<&str> = mount.findings.iter().map(|finding| finding.means()).collect();
+    let findings: Vec<&str> = mount.findings.iter().map(|finding| mount.finding_words(*finding)).collect();
     Row {
         mountpoint: &mount.mountpoint,
         source: &mount.source,

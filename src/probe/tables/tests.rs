@@ -18,6 +18,7 @@ fn ask(root: &Path, asked: &[(Process, u64, &[&str])]) -> Tables {
         process: *process,
         hash: *hash,
         wanted: wanted.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        compared: Vec::new(),
     });
     let job = TablesJob { proc_root: root.as_os_str().as_bytes().to_vec(), tables: tables.collect() };
     read(&job, &|| Ok(())).unwrap()
@@ -95,6 +96,36 @@ fn a_wanted_path_is_missing_where_nothing_of_its_name_is_mounted() {
     // An image may have a symlink on the way, and the table shows where it leads.
     let wanted = ["/data", "/gone", "/link/to/sub"];
     assert_eq!(read_row(&ask(root.path(), &[(known, 0, &wanted)]), 0).missing, [1]);
+}
+
+/// What is told of the compared paths: index, mount, on the network or not.
+fn places(table: &str, paths: &[&str]) -> Vec<(u32, u64, bool)> {
+    let root = tempfile::tempdir().unwrap();
+    let process = process(root.path(), 100, 7, table);
+    let compared = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+    let asked = Asked { process, hash: 0, wanted: Vec::new(), compared };
+    let job = TablesJob { proc_root: root.path().as_os_str().as_bytes().to_vec(), tables: vec![asked] };
+    let tables = read(&job, &|| Ok(())).unwrap();
+    read_row(&tables, 0).places.iter().map(|place| (place.index, place.mount, place.network)).collect()
+}
+
+#[test]
+fn what_compared_paths_lead_to_is_told_on_the_network_or_not() {
+    let paths = ["/data", "/tmp", "/gone", "/", "/proc", "/broken"];
+    // Of /proc nobody can say; /broken is a volume that is not mounted.
+    assert_eq!(places(&container(), &paths), [(0, 12, true), (1, 17, false), (3, 10, false)]);
+}
+
+#[test]
+fn what_a_container_has_mounted_over_its_volume_itself_is_not_compared() {
+    let table = |first: &str, second: &str| {
+        format!("10 5 0:90 / / rw - overlay overlay rw\n20 10 8:1 /d /data rw{first}\n21 20 0:40 / /data rw{second}\n")
+    };
+    let (disk, share) = (" - ext4 /dev/vda1 rw", " - nfs4 srv:/x rw");
+    assert_eq!(places(&table(disk, share), &["/data"]), []);
+    assert_eq!(places(&table(share, " - tmpfs tmpfs rw"), &["/data"]), []);
+    // What was mounted on the host comes with propagation, over what was there before.
+    assert_eq!(places(&table(disk, &format!(" master:7{share}")), &["/data"]), [(0, 21, true)]);
 }
 
 #[test]

@@ -16,8 +16,9 @@ findings:
   silence: [soft_writable]
 ```
 
-NFS alone is looked at, as options of other filesystems say other things; `not_shared` is a finding about a pod that does
-not start, and stands with it ([kubernetes.md](kubernetes.md#pods-that-do-not-start)). `address_drift` needs the server's name resolved
+NFS alone is looked at, as options of other filesystems say other things; `not_shared` is about pods: of one that
+does not start, and stands with it ([kubernetes.md](kubernetes.md#pods-that-do-not-start)), or of containers that do not have what others have of one volume
+([kubernetes.md](kubernetes.md#what-containers-are-meant-to-share)). `address_drift` needs the server's name resolved
 anew and is reported only where the agent does that.
 
 | finding | is the case | comes of it | what to do | says who |

@@ -26,6 +26,8 @@ const RFC8881: Source = ("RFC 8881, section 2.10", "https://www.rfc-editor.org/r
 const MOUNTINFO: Source = ("proc_pid_mountinfo(5)", "https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html");
 const ACCESS_MODES: Source =
     ("Kubernetes: access modes", "https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes");
+const PROPAGATION: Source =
+    ("Kubernetes: mount propagation", "https://kubernetes.io/docs/concepts/storage/volumes/#mount-propagation");
 const CANARY: Source = ("canaries", "canary.md");
 const KUBELET: Source = ("measured on a kubelet", "kubernetes.md");
 const MEASURED: Source = ("measured in the lab", "");
@@ -65,10 +67,10 @@ fn seen(finding: Finding) -> Words {
             sources: &[MOUNTINFO],
         },
         Finding::NotShared => Words {
-            means: "a pod waits for a volume that only one node can have at a time (ReadWriteOnce, a disk), and a pod of another node has it",
-            consequence: "the pods do not share their data as they are meant to: this one never starts while the other runs",
-            advice: "put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet)",
-            sources: &[ACCESS_MODES],
+            means: "a pod waits for a volume that only one node can have at a time (ReadWriteOnce, a disk), and a pod of another node has it; or two containers of this node mount one claim or hostPath, and one has it on the network, the other on the node's disk",
+            consequence: "the pods do not share their data as they are meant to: the one never starts while the other runs, or what the one writes the other never sees",
+            advice: "put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet); a container that has the node's disk has to be started anew after the network filesystem was mounted on the host (first save what it wrote), and mountPropagation HostToContainer spares it that",
+            sources: &[ACCESS_MODES, PROPAGATION],
         },
         Finding::ReadonlySuperblock => Words {
             means: "the mount is read-write, the superblock below it read-only",
