@@ -17,7 +17,7 @@ pub use switch::Switch;
 pub const DIRECTORY: &str = ".mountwarden";
 
 /// Whom a worker acts as on a mount. The server of a `sec=sys` mount sees exactly these numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ids {
     /// User.
     pub uid: u32,

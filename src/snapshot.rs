@@ -546,6 +546,15 @@ pub struct AgentStats {
     pub mountinfo_reads_total: u64,
     /// Mounts in the table, of all kinds.
     pub mountinfo_mounts: u64,
+    /// Mount namespaces of containers and services that are not looked into: over a limit.
+    #[serde(default)]
+    pub container_namespaces_left_out: u64,
+    /// Mounts in tables of containers that are not told: over a limit of one table, or of one answer.
+    #[serde(default)]
+    pub container_mounts_left_out: u64,
+    /// Tables of containers whose counters are not read: over a limit.
+    #[serde(default)]
+    pub container_counters_left_out: u64,
     /// Why the host's mount table (PID 1's) could not be read, when it could not: what is mounted only there is missing.
     pub host_error: Option<String>,
     /// Log lines dropped because nobody read them.

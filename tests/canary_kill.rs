@@ -137,6 +137,7 @@ fn spec(volume: &Volume) -> CanarySpec {
         cursor: 0,
         ask: Vec::new(),
         entries: true,
+        users: Vec::new(),
         cgroup: CgroupSpec { proc_root: b"/nonexistent".to_vec(), run: "test".to_owned(), dev },
     }
 }

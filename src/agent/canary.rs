@@ -3,7 +3,9 @@
 //! A canary follows a good look at the same target and holds its superblock's lane meanwhile, so that never more than
 //! one worker is at one superblock. What it finds stands until the next one and is judged with each look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
@@ -14,11 +16,12 @@ use super::judging::log_canary;
 use super::target::{Member, Target, place};
 use crate::canary::peers::{Peer, PeerState, Peers};
 use crate::canary::record::{Record, id_of};
-use crate::canary::{DIRECTORY, Switch};
+use crate::canary::{DIRECTORY, Ids, Switch};
 use crate::config::Config;
-use crate::mounts::Dev;
+use crate::mounts::{Dev, Process, View, octal};
+use crate::pods::namespaces::Holder;
 use crate::probe::canary::cgroup::{CgroupSpec, Home, Isolation};
-use crate::probe::canary::{CanaryEnd, CanaryReport, CanarySpec, Entries, ReaderEnd, Refusal, Skip};
+use crate::probe::canary::{CanaryEnd, CanaryReport, CanarySpec, Entries, EntryUser, ReaderEnd, Refusal, Skip};
 use crate::probe::pool::{Blocked, Class, Limits, Outcome, Pool};
 use crate::probe::schedule::{Now, TargetId};
 use crate::probe::wire::{Answer, Job};
@@ -38,6 +41,10 @@ const SHOWN_PEERS: usize = 16;
 
 /// The root's entries are looked at so often.
 const ENTRIES_EVERY: Duration = Duration::from_secs(600);
+
+/// Containers whose ids are tried on the entries of one mount, and those that are told.
+const MOST_USERS: usize = 32;
+const TOLD_USERS: usize = 3;
 
 /// What earlier agents left is looked for so often, and more often while there is some.
 const HOME_EVERY: Duration = Duration::from_secs(60);
@@ -130,7 +137,7 @@ impl Canary {
 
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
         let unread = self.reader.is_some_and(|reader| reader != ReaderEnd::Read);
-        let closed = self.entries.as_ref().is_some_and(|entries| entries.closed > 0);
+        let closed = self.entries.as_ref().is_some_and(|entries| entries.closed > 0 || !entries.users.is_empty());
         [
             (self.refusal.is_some(), Finding::CanaryRefused),
             (unread, Finding::UnreadableByB),
@@ -140,6 +147,22 @@ impl Canary {
         ]
         .into_iter()
         .filter_map(|(holds, finding)| holds.then_some(finding))
+    }
+
+    /// Who cannot pass which entries, in words.
+    pub(super) fn closed_words(&self) -> Option<String> {
+        let entries = self.entries.as_ref()?;
+        let line = |who: &str, closed: usize, example: &[u8]| {
+            let example = octal::label(OsStr::from_bytes(example));
+            format!("{who} cannot pass {closed} of {} entries at the root, `{example}` for one", entries.looked)
+        };
+        let configured = (entries.closed > 0).then(|| line("the configured ids", entries.closed, &entries.example));
+        let users = entries.users.iter().map(|user| line(&user.name, user.closed, &user.example));
+        let all: Vec<String> = configured.into_iter().chain(users).collect();
+        let more = all.len().saturating_sub(TOLD_USERS);
+        let told = all.get(..TOLD_USERS).unwrap_or(&all).join("; ");
+        let more = if more > 0 { format!("; nor can {more} more pass all of them") } else { String::new() };
+        (!told.is_empty()).then(|| format!("{told}{more}"))
     }
 
     /// Takes an end over. Ends alike are counted: one that differs alone proves nothing.
@@ -255,6 +278,7 @@ impl Core {
             interval: promise.as_secs().max(1),
         };
         let looked = known.and_then(|canary| canary.entries_at);
+        let look = !self.one_pass && looked.is_none_or(|at| now.saturating_sub(at) >= ENTRIES_EVERY);
         CanarySpec {
             place: place(member, target.dev, &self.config.proc_root),
             record,
@@ -266,13 +290,43 @@ impl Core {
             sample: if self.one_pass { 0 } else { SAMPLE },
             cursor: known.map_or(0, |canary| canary.cursor),
             ask: known.map(|canary| canary.peers.to_ask(SAMPLE)).unwrap_or_default(),
-            entries: !self.one_pass && looked.is_none_or(|at| now.saturating_sub(at) >= ENTRIES_EVERY),
+            users: if look { self.entry_users(target) } else { Vec::new() },
+            entries: look,
             cgroup: CgroupSpec { proc_root: self.proc_root_bytes(), run: self.canaries.run.clone(), dev: target.dev },
         }
     }
 
+    /// Containers that have this very mount, with the ids of their processes.
+    fn entry_users(&self, target: &Target) -> Vec<EntryUser> {
+        let processes = target.members.iter().filter_map(|member| match member.view {
+            View::Container(process) => Some(process),
+            View::Own | View::Host => None,
+        });
+        let processes: BTreeSet<Process> = processes.collect();
+        let of_target = self.containers.namespaces.iter().filter(|namespace| processes.contains(&namespace.process));
+        let known = of_target.filter(|namespace| !namespace.ids.is_empty()).filter_map(|namespace| {
+            let name = self.container_words(&namespace.holder)?;
+            Some(EntryUser { name, ids: namespace.ids.iter().map(|ids| Ids::clone(ids)).collect() })
+        });
+        let mut users: Vec<EntryUser> = known.collect();
+        users.sort_by(|a, b| a.name.cmp(&b.name));
+        users.truncate(MOST_USERS);
+        users
+    }
+
+    /// A container of a pod that stays, and whom it runs as: by name where the cluster tells it.
+    fn container_words(&self, holder: &Holder) -> Option<String> {
+        let (uid, id) = (holder.pod_uid()?, holder.container_id()?);
+        if self.names.terminating(uid) {
+            return None;
+        }
+        let pod = self.names.pod(uid);
+        let name = pod.map_or_else(|| format!("pod {uid}"), |pod| pod.full());
+        let container = pod.and_then(|pod| pod.container(id)).or(id.get(..12)).unwrap_or(id);
+        Some(format!("{name} ({container})"))
+    }
+
     fn proc_root_bytes(&self) -> Vec<u8> {
-        use std::os::unix::ffi::OsStrExt;
         self.config.proc_root.as_os_str().as_bytes().to_vec()
     }
 

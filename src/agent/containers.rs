@@ -7,6 +7,8 @@
 mod apart;
 #[cfg(test)]
 mod cost;
+#[cfg(test)]
+mod limits;
 mod looking;
 mod on_host;
 mod tables;
@@ -77,6 +79,9 @@ pub(super) struct Containers {
     pub(super) epoch: u64,
     /// At which of these it was last settled in whose tables counters are read.
     counted: u64,
+    /// Namespaces that are not looked into, and tables whose counters are not read.
+    namespaces_left_out: usize,
+    counters_left_out: usize,
     /// What more than one container is meant to have.
     pub(super) commons: HashSet<Common>,
 }
@@ -89,6 +94,8 @@ pub(super) struct Seen {
     hash: u64,
     /// Its network mounts, by id.
     pub(super) mounts: HashMap<u64, SeenMount>,
+    /// How many more it has.
+    left_out: u32,
     /// What it has where others are meant to have the same.
     places: Vec<Place>,
 }
@@ -126,7 +133,25 @@ pub(super) struct AbsentMount {
     pub(super) what: OnHost,
 }
 
+/// What is over a limit: not all of it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    pub(super) namespaces: u64,
+    pub(super) mounts: u64,
+    pub(super) counters: u64,
+}
+
 impl Containers {
+    /// What is left out now.
+    pub(super) fn left_out(&self) -> LeftOut {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        LeftOut {
+            namespaces: number(self.namespaces_left_out),
+            mounts: self.views.values().map(|seen| u64::from(seen.left_out)).sum(),
+            counters: number(self.counters_left_out),
+        }
+    }
+
     /// Nothing is left to be looked at for the first time.
     pub(super) fn settled(&self) -> bool {
         self.settled
@@ -152,6 +177,7 @@ impl Core {
         }
         let nfs = self.registry.targets.values().filter(|target| target.facts.is_nfs());
         let views: BTreeSet<View> = nfs.filter_map(Target::view).filter(|view| view.is_container()).collect();
+        self.containers.counters_left_out = views.len().saturating_sub(MAX_COUNTED);
         self.transports.want(&views.into_iter().take(MAX_COUNTED).collect(), now);
     }
 

@@ -48,6 +48,10 @@ impl Core {
         agent.worker_protocol_errors_total = pool.protocol_errors + canaries.protocol_errors;
         agent.worker_spawn_errors_total = pool.spawn_errors + canaries.spawn_errors;
         agent.worker_cap_hits_total = pool.cap_hits + canaries.cap_hits;
+        let left_out = self.containers.left_out();
+        agent.container_namespaces_left_out = left_out.namespaces;
+        agent.container_mounts_left_out = left_out.mounts;
+        agent.container_counters_left_out = left_out.counters;
         agent.remedies = self.remedy_counts();
         agent.remedies_enabled = [("unstick".to_owned(), self.unstick_enabled())].into();
         agent.durations = self.durations.values().cloned().collect();

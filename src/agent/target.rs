@@ -339,6 +339,7 @@ impl Target {
     pub(super) fn finding_words(&self, finding: Finding) -> Option<String> {
         match finding {
             Finding::NotShared => self.apart.clone(),
+            Finding::UnreadableEntries => self.canary.as_ref().and_then(|canary| canary.closed_words()),
             _ => None,
         }
     }

@@ -236,6 +236,8 @@ catalog! {
         "autofs mount points: listed, never touched.";
     MOUNTS_LEFT_OUT: Gauge Stable "mountwarden_mounts_left_out" [] "",
         "Targets without series because another one has the same mountpoint, source and fstype; anything but 0 is a defect.";
+    CONTAINERS_LEFT_OUT: Gauge Stable "mountwarden_containers_left_out" ["what"] "",
+        "What of containers is over a limit of the agent: namespaces that are not looked into (over 4096), mounts of one table that are not told (over 1024), tables with NFS mounts of their own whose counters are not read (over 32).";
     EVIDENCE_AVAILABLE: Gauge Stable "mountwarden_evidence_available" ["source"] "",
         "1 while passive evidence can be read from the source, 0 when it cannot (the log says why); absent until it was tried. Verdicts need none of it.";
     KERNEL_LOG_LINES: Counter Stable "mountwarden_kernel_log_lines_total" ["kind"] "",

@@ -271,6 +271,11 @@ fn agent_numbers(page: &mut Page<'_>, snapshot: &Snapshot, left_out: usize) -> R
         family.add(&["busy"], number(agent.workers_busy))?;
         family.add(&["stuck"], number(agent.workers_stuck))
     })?;
+    page.family(&catalog::CONTAINERS_LEFT_OUT, |family| {
+        family.add(&["namespaces"], number(agent.container_namespaces_left_out))?;
+        family.add(&["mounts"], number(agent.container_mounts_left_out))?;
+        family.add(&["counters"], number(agent.container_counters_left_out))
+    })?;
     passive_evidence(page, agent)?;
     remedies(page, agent)?;
     page.single(&catalog::CANARY_INTERVAL, snapshot.canary_interval_seconds)?;

@@ -3,11 +3,12 @@
 //! A namespace is named by its inode number while a process lives in it; the process by its number and its start, since
 //! numbers come round. Who holds a namespace is read from the cgroups of those in it, not from what it has mounted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cgroup::Owner;
+use crate::canary::Ids;
 pub use crate::mounts::Process;
 use crate::probe::scan::{MemberRow, Scan, ScanJob, What};
 
@@ -20,6 +21,9 @@ const FULL: Duration = Duration::from_secs(600);
 
 /// Others in one namespace that are kept by name.
 const OTHERS: usize = 8;
+
+/// Users that processes of one container run as.
+const MOST_IDS: usize = 8;
 
 /// Whose a mount namespace is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +88,8 @@ pub struct Namespace {
     pub others: Vec<Arc<Owner>>,
     /// Processes in it.
     pub processes: usize,
+    /// Whom the holder's processes run as; empty where one of them may read everything, or it is not known of one.
+    pub ids: Vec<Arc<Ids>>,
 }
 
 impl Namespace {
@@ -110,6 +116,7 @@ struct Member {
     namespace: Option<u64>,
     owner: Arc<Owner>,
     program: Vec<u8>,
+    ids: Option<Arc<Ids>>,
 }
 
 /// All processes of the node as they were last seen, and their namespaces.
@@ -140,13 +147,14 @@ impl Namespaces {
         let mut changed = (self.host, self.own) != (scan.host, scan.own);
         (self.host, self.own) = (scan.host, scan.own);
         let owners: Vec<Arc<Owner>> = scan.cgroups.iter().map(|text| Arc::new(Owner::parse(text))).collect();
+        let ids: Vec<Arc<Ids>> = scan.ids.into_iter().map(Arc::new).collect();
         // Before the rows: a number that another process has now is in both.
         for pid in scan.gone {
             changed |= self.known.remove(&pid).is_some();
         }
         for row in scan.rows {
             let (member, unreadable) = match row.what {
-                What::Member(member) => (self::member(member, &owners), None),
+                What::Member(member) => (self::member(member, &owners, &ids), None),
                 What::Nothing => (None, None),
                 What::Unreadable(errno) => (None, Some(errno)),
             };
@@ -249,7 +257,8 @@ impl Namespaces {
         }
         others.sort();
         let program = through.program.clone();
-        Some(Namespace { id, process: through.process, program, holder, others, processes: members.len() })
+        let ids = ids_of(members.iter().filter(|member| member.owner == oldest.owner));
+        Some(Namespace { id, process: through.process, program, holder, others, processes: members.len(), ids })
     }
 }
 
@@ -259,10 +268,17 @@ enum Group<'a> {
     Container(&'a Owner),
 }
 
-fn member(row: MemberRow, owners: &[Arc<Owner>]) -> Option<Member> {
+fn member(row: MemberRow, owners: &[Arc<Owner>], ids: &[Arc<Ids>]) -> Option<Member> {
     let owner = owners.get(usize::try_from(row.cgroup).ok()?)?;
     let process = Process { pid: row.entry, start: row.start };
-    Some(Member { process, namespace: row.namespace, owner: Arc::clone(owner), program: row.name })
+    let ids = row.ids.and_then(|index| ids.get(usize::try_from(index).ok()?)).cloned();
+    Some(Member { process, namespace: row.namespace, owner: Arc::clone(owner), program: row.name, ids })
+}
+
+/// Whom these run as, each once: none where that is not known of all, or they are too many to tell.
+fn ids_of<'a>(members: impl Iterator<Item = &'a &'a Member>) -> Vec<Arc<Ids>> {
+    let ids: Option<BTreeSet<&Arc<Ids>>> = members.map(|member| member.ids.as_ref()).collect();
+    ids.filter(|ids| ids.len() <= MOST_IDS).into_iter().flatten().cloned().collect()
 }
 
 const CONTAINER: u8 = 4;

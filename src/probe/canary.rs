@@ -48,6 +48,8 @@ pub struct CanarySpec {
     pub ask: Vec<String>,
     /// Look at a sample of the root's entries.
     pub entries: bool,
+    /// Containers that have the mount: may they pass these entries?
+    pub users: Vec<EntryUser>,
     /// The cgroup to sit in.
     pub cgroup: cgroup::CgroupSpec,
 }
@@ -147,6 +149,28 @@ pub struct Entries {
     /// How many of them the ids cannot pass.
     pub closed: usize,
     /// One of those.
+    pub example: Vec<u8>,
+    /// Containers of which no process can pass some of them.
+    pub users: Vec<ClosedTo>,
+}
+
+/// A container that has the mount, and whom its processes run as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryUser {
+    /// Its pod and its name, in words.
+    pub name: String,
+    /// Ids of its processes, each once.
+    pub ids: Vec<Ids>,
+}
+
+/// A container that cannot pass entries of the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedTo {
+    /// [`EntryUser::name`].
+    pub name: String,
+    /// How many.
+    pub closed: usize,
+    /// One of them.
     pub example: Vec<u8>,
 }
 
@@ -336,12 +360,14 @@ impl Run<'_> {
 
     fn look_at_entries(&mut self, root: BorrowedFd<'_>) -> Result<(), Stop> {
         let readers: Vec<&Ids> = self.spec.writer.iter().chain(&self.spec.reader).collect();
-        if !self.spec.entries || readers.is_empty() {
+        let users = &self.spec.users;
+        if !self.spec.entries || readers.is_empty() && users.is_empty() {
             return Ok(());
         }
         let start = self.spec.record.seq;
         // A root that we may not list has no sample; that is no failure of the canary.
-        self.report.entries = self.try_step(Step::CanaryEntries, || entries::sample(root, &readers, start))?.ok();
+        self.report.entries =
+            self.try_step(Step::CanaryEntries, || entries::sample(root, &readers, users, start))?.ok();
         Ok(())
     }
 

@@ -14,6 +14,9 @@ use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::canary::Ids;
+use crate::pods::cgroup::Owner;
+
 /// Processes that are opened for one answer; the rest waits for the next one. A whole node fits one, and its frame.
 const MOST_READ: usize = 8192;
 
@@ -25,6 +28,16 @@ const CGROUPS_BYTES: usize = 2 << 20;
 
 /// Longest `stat` file.
 const STAT_BYTES: usize = 4096;
+
+/// Longest `status` file: some sixty lines, and the groups.
+const STATUS_BYTES: usize = 16 << 10;
+
+/// Different ids in one answer, and groups of one process: 64 groups of 1024 are 256 KiB of a frame.
+const MOST_IDS: usize = 1024;
+const MOST_GROUPS: usize = 64;
+
+/// CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (include/uapi/linux/capability.h).
+const READS_ALL: u64 = 1 << 1 | 1 << 2;
 
 /// Flag of a kernel thread in `stat` (PF_KTHREAD of include/linux/sched.h).
 const KERNEL_THREAD: u64 = 0x0020_0000;
@@ -49,6 +62,8 @@ pub struct Scan {
     pub gone: Vec<i32>,
     /// Contents of `cgroup` files, whole.
     pub cgroups: Vec<Vec<u8>>,
+    /// Whom processes of pods run as, each once.
+    pub ids: Vec<Ids>,
     /// There are more new ones than fit one answer: ask again.
     pub more: bool,
     /// Mount namespace of PID 1, and of this worker: the host's and the agent's.
@@ -94,6 +109,9 @@ pub struct MemberRow {
     pub cgroup: u32,
     /// Inode number of the mount namespace; absent where we may not see it (needs CAP_SYS_PTRACE).
     pub namespace: Option<u64>,
+    /// Index into [`Scan::ids`]: of processes of pods' containers alone. Absent too where it says nothing about what they
+    /// may read (capabilities, too many groups).
+    pub ids: Option<u32>,
 }
 
 /// Looks at all processes.
@@ -105,6 +123,7 @@ pub(crate) fn run(job: &ScanJob) -> Result<Scan, Errno> {
     let mut scan =
         Scan { host: namespace(root.as_fd(), c"1"), own: namespace(root.as_fd(), c"self"), ..Scan::default() };
     let mut cgroups = Cgroups::default();
+    let mut known_ids = KnownIds::default();
     for (pid, ino) in numbers(root.as_fd())? {
         let same = known.get(&pid) == Some(&ino);
         if same {
@@ -118,7 +137,7 @@ pub(crate) fn run(job: &ScanJob) -> Result<Scan, Errno> {
             scan.more = true;
             continue;
         }
-        match look(root.as_fd(), pid, &mut cgroups) {
+        match look(root.as_fd(), pid, &mut cgroups, &mut known_ids) {
             Ok(what) => scan.rows.push(ProcessRow { pid, ino, what }),
             // It ended while it was looked at.
             Err(Errno::NOENT | Errno::SRCH) if same => scan.gone.push(pid),
@@ -128,6 +147,7 @@ pub(crate) fn run(job: &ScanJob) -> Result<Scan, Errno> {
     }
     scan.gone.extend(unseen.into_keys());
     scan.cgroups = cgroups.texts;
+    scan.ids = known_ids.all;
     Ok(scan)
 }
 
@@ -136,6 +156,8 @@ pub(crate) fn run(job: &ScanJob) -> Result<Scan, Errno> {
 struct Cgroups {
     texts: Vec<Vec<u8>>,
     index: HashMap<Vec<u8>, u32>,
+    /// Which of them are of a pod's container.
+    of_pods: HashSet<u32>,
     bytes: usize,
 }
 
@@ -146,22 +168,44 @@ impl Cgroups {
         }
         let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
         self.bytes += text.len();
+        if matches!(Owner::parse(&text), Owner::Pod { container: Some(_), .. }) {
+            self.of_pods.insert(number);
+        }
         self.index.insert(text.clone(), number);
         self.texts.push(text);
         number
     }
 }
 
+/// Whom processes run as, each once.
+#[derive(Default)]
+struct KnownIds {
+    all: Vec<Ids>,
+    index: HashMap<Ids, u32>,
+}
+
+impl KnownIds {
+    fn number(&mut self, ids: Ids) -> Option<u32> {
+        if let Some(number) = self.index.get(&ids) {
+            return Some(*number);
+        }
+        let number = u32::try_from(self.all.len()).ok().filter(|_| self.all.len() < MOST_IDS)?;
+        self.index.insert(ids.clone(), number);
+        self.all.push(ids);
+        Some(number)
+    }
+}
+
 /// Looks at one process. Everything is read through one descriptor of its directory, which never leads to a later process
 /// of the same number.
-fn look(root: BorrowedFd<'_>, pid: i32, cgroups: &mut Cgroups) -> Result<What, Errno> {
+fn look(root: BorrowedFd<'_>, pid: i32, cgroups: &mut Cgroups, ids: &mut KnownIds) -> Result<What, Errno> {
     let directory = open_at(root, pid.to_string().as_ref())?;
     let stat = stat(directory.as_fd())?;
     if stat.flags & KERNEL_THREAD != 0 {
         return Ok(What::Nothing);
     }
     if !stat.dead {
-        return member(directory.as_fd(), pid, &stat, cgroups);
+        return member(directory.as_fd(), pid, &stat, cgroups, ids);
     }
     // Its first thread is dead; the others may live on, and hold the namespace as before.
     if stat.threads > 1 {
@@ -169,7 +213,7 @@ fn look(root: BorrowedFd<'_>, pid: i32, cgroups: &mut Cgroups) -> Result<What, E
         for (thread, _) in numbers(tasks.as_fd())? {
             let Ok(directory) = open_at(tasks.as_fd(), thread.to_string().as_ref()) else { continue };
             match self::stat(directory.as_fd()) {
-                Ok(stat) if !stat.dead => return member(directory.as_fd(), thread, &stat, cgroups),
+                Ok(stat) if !stat.dead => return member(directory.as_fd(), thread, &stat, cgroups, ids),
                 _ => {}
             }
         }
@@ -177,7 +221,13 @@ fn look(root: BorrowedFd<'_>, pid: i32, cgroups: &mut Cgroups) -> Result<What, E
     Ok(What::Nothing)
 }
 
-fn member(process: BorrowedFd<'_>, entry: i32, stat: &Stat, cgroups: &mut Cgroups) -> Result<What, Errno> {
+fn member(
+    process: BorrowedFd<'_>,
+    entry: i32,
+    stat: &Stat,
+    cgroups: &mut Cgroups,
+    known_ids: &mut KnownIds,
+) -> Result<What, Errno> {
     let namespace = match link(process, c"ns/mnt") {
         Ok(namespace) => namespace,
         Err(Errno::ACCESS | Errno::PERM) => None,
@@ -187,7 +237,26 @@ fn member(process: BorrowedFd<'_>, entry: i32, stat: &Stat, cgroups: &mut Cgroup
     };
     let cgroup = cgroups.number(read_at(process, c"cgroup", CGROUP_BYTES)?);
     let (start, parent, name) = (stat.start, stat.parent, stat.name.clone());
-    Ok(What::Member(MemberRow { entry, start, parent, name, cgroup, namespace }))
+    // A process more or less says nothing wrong: what cannot be read is not known.
+    let status = cgroups.of_pods.contains(&cgroup).then(|| read_at(process, c"status", STATUS_BYTES).ok()).flatten();
+    let ids = status.and_then(|status| known_ids.number(ids_of(&status)?));
+    Ok(What::Member(MemberRow { entry, start, parent, name, cgroup, namespace, ids }))
+}
+
+/// Whom a process runs as, by its `status`: the ids that count for files, as the agent's user namespace numbers them, which
+/// is how a server sees them. `None` for one that may read everything here, and for one in more groups than are kept.
+fn ids_of(status: &[u8]) -> Option<Ids> {
+    let field = |name: &str| {
+        let mut lines = status.split(|byte| *byte == b'\n');
+        std::str::from_utf8(lines.find_map(|line| line.strip_prefix(name.as_bytes()))?).ok()
+    };
+    // Real, effective, saved, of the file system.
+    let for_files = |text: &str| text.split_ascii_whitespace().nth(3)?.parse::<u32>().ok();
+    let capabilities = u64::from_str_radix(field("CapEff:")?.trim(), 16).ok()?;
+    let groups = field("Groups:")?.split_ascii_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
+    let bounded = groups.len() <= MOST_GROUPS && capabilities & READS_ALL == 0;
+    let (uid, gid) = (for_files(field("Uid:")?)?, for_files(field("Gid:")?)?);
+    bounded.then_some(Ids { uid, gid, groups, umask: 0 })
 }
 
 /// The fields of `stat` that matter.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::probe::Step;
+use crate::probe::canary::ClosedTo;
 
 fn config() -> Config {
     Config { canary_interval: Duration::from_secs(60), interval: Duration::from_secs(15), ..Config::default() }
@@ -77,4 +78,22 @@ fn nothing_is_written_after_a_round_that_was_not_good() {
     assert!(!fits(&ProbeReport { root: None, ..good.clone() }, slow));
     let gone = crate::probe::SentinelCheck { fate: crate::probe::SentinelFate::Gone, errno: None, micros: 1 };
     assert!(!fits(&ProbeReport { sentinels: vec![gone], ..good }, slow));
+}
+
+#[test]
+fn who_cannot_pass_is_named_and_the_rest_counted() {
+    let closed = |name: &str| ClosedTo { name: name.to_owned(), closed: 2, example: b"a\nb".to_vec() };
+    let mut canary = Canary::default();
+    assert_eq!(canary.closed_words(), None);
+    canary.entries = Some(Entries { looked: 9, users: vec![closed("shop/web (app)")], ..Entries::default() });
+    assert_eq!(
+        canary.closed_words().unwrap(),
+        format!("shop/web (app) cannot pass 2 of 9 entries at the root, `{}` for one", octal::label("a\nb".as_ref()))
+    );
+    assert!(canary.findings().any(|finding| finding == Finding::UnreadableEntries));
+    let many = (0..5).map(|pod| closed(&format!("shop/web-{pod} (app)"))).collect();
+    canary.entries = Some(Entries { looked: 9, closed: 1, users: many, ..Entries::default() });
+    let words = canary.closed_words().unwrap();
+    assert!(words.starts_with("the configured ids cannot pass 1 of 9") && words.contains("web-1"), "{words}");
+    assert!(!words.contains("web-2") && words.ends_with("; nor can 3 more pass all of them"), "{words}");
 }

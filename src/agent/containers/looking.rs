@@ -44,6 +44,7 @@ impl Core {
     /// Nobody wants to know any more: what was seen in containers is forgotten.
     fn stop_looking(&mut self) {
         self.containers.settled = true;
+        self.containers.namespaces_left_out = 0;
         let known: Vec<Process> = self.containers.views.keys().copied().collect();
         known.into_iter().for_each(|process| self.forget_container(process));
         if self.containers.namespaces.scanned() {
@@ -111,6 +112,8 @@ impl Core {
             .take(MAX_VIEWS)
             .map(|namespace| (namespace.process, namespace.holder.clone()))
             .collect();
+        let all = self.containers.namespaces.iter().filter(looked_into).count();
+        self.containers.namespaces_left_out = all.saturating_sub(MAX_VIEWS);
         let gone: Vec<Process> =
             self.containers.views.keys().filter(|process| !wanted.contains_key(process)).copied().collect();
         for process in gone {
@@ -120,7 +123,14 @@ impl Core {
             let Containers { views, unread, .. } = &mut self.containers;
             let seen = views.entry(process).or_insert_with(|| {
                 unread.insert(process);
-                Seen { holder: holder.clone(), first: now, hash: 0, mounts: HashMap::new(), places: Vec::new() }
+                Seen {
+                    holder: holder.clone(),
+                    first: now,
+                    hash: 0,
+                    mounts: HashMap::new(),
+                    left_out: 0,
+                    places: Vec::new(),
+                }
             });
             if seen.holder != holder {
                 seen.holder = holder;

@@ -104,7 +104,13 @@ impl Core {
     }
 
     /// A container's table is another one than before.
-    fn take_container(&mut self, process: Process, wanted: &[AbsentMount], row: TableRow, filesystems: &[Filesystem]) {
+    pub(super) fn take_container(
+        &mut self,
+        process: Process,
+        wanted: &[AbsentMount],
+        row: TableRow,
+        filesystems: &[Filesystem],
+    ) {
         let (view, now) = (View::Container(process), self.now());
         let Some(seen) = self.containers.views.get_mut(&process) else { return };
         // Only seconds after its start a container's table is whole: until then nothing is missing, and it is read again.
@@ -134,6 +140,7 @@ impl Core {
         }
         if let Some(seen) = self.containers.views.get_mut(&process) {
             seen.mounts = mounts;
+            seen.left_out = row.left_out;
         }
         let changes = self.registry.update_view(view, newcomers);
         self.take_absent(process, absent);

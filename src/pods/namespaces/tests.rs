@@ -14,7 +14,7 @@ fn seconds(seconds: u64) -> Duration {
 /// A process of the first cgroup of its scan that has this text.
 fn row(pid: i32, start: u64, cgroup: u32, namespace: Option<u64>) -> ProcessRow {
     let name = b"app".to_vec();
-    let member = MemberRow { entry: pid, start, parent: 1, name, cgroup, namespace };
+    let member = MemberRow { entry: pid, start, parent: 1, name, cgroup, namespace, ids: None };
     ProcessRow { pid, ino: start, what: What::Member(member) }
 }
 
@@ -132,6 +132,26 @@ fn a_process_that_cannot_be_looked_at_leaves_a_doubt() {
     assert_eq!(namespaces.job(b"/proc", seconds(100)).again, [77]);
     namespaces.take(scan(Vec::new(), &[77]), seconds(1));
     assert_eq!(namespaces.doubt(), None);
+}
+
+/// The same process, which runs as the first, second, ... of these users.
+fn running_as(row: ProcessRow, ids: Option<u32>) -> ProcessRow {
+    let What::Member(member) = row.what else { panic!("no member") };
+    ProcessRow { what: What::Member(MemberRow { ids, ..member }), ..row }
+}
+
+#[test]
+fn whom_a_container_runs_as_is_known_where_it_is_of_all_its_processes() {
+    let users = ["uid=1000 umask=000", "uid=2000 umask=000"].map(|ids| ids.parse::<Ids>().unwrap());
+    let with = |rows: Vec<ProcessRow>| Scan { ids: users.to_vec(), ..scan(rows, &[]) };
+    let mut namespaces = Namespaces::default();
+    let app = |pid: i32, ids| running_as(row(pid, 20, 0, Some(7)), ids);
+    let shell = running_as(row(50, 5, 2, Some(7)), None);
+    namespaces.take(with(vec![app(100, Some(0)), app(101, Some(1)), app(102, Some(0)), shell]), seconds(0));
+    let found: Vec<Ids> = of(&namespaces, 7).ids.iter().map(|ids| Ids::clone(ids)).collect();
+    assert_eq!(found, users, "who entered it is not asked");
+    assert!(namespaces.take(with(vec![app(103, None)]), seconds(1)), "one may read everything");
+    assert!(of(&namespaces, 7).ids.is_empty());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use super::Entries;
+use super::{ClosedTo, Entries, EntryUser};
 use crate::canary::Ids;
 use crate::probe::sentinel::unsuitable;
 
@@ -17,7 +17,12 @@ const DIRECTORY_BYTES: usize = 32 << 10;
 const MOST: u64 = 16;
 
 /// Looks at up to [`MOST`] entries; `round` rotates the sample.
-pub(super) fn sample(root: BorrowedFd<'_>, readers: &[&Ids], round: u64) -> Result<Entries, Errno> {
+pub(super) fn sample(
+    root: BorrowedFd<'_>,
+    readers: &[&Ids],
+    users: &[EntryUser],
+    round: u64,
+) -> Result<Entries, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(root, ".", flags, Mode::empty())?;
     let mut buffer = Vec::with_capacity(DIRECTORY_BYTES);
@@ -36,6 +41,8 @@ pub(super) fn sample(root: BorrowedFd<'_>, readers: &[&Ids], round: u64) -> Resu
     let begin = usize::try_from(round.wrapping_mul(MOST) % count).unwrap_or(0);
     let (before, after) = names.split_at(begin.min(names.len()));
     let mut entries = Entries::default();
+    let closed = |user: &EntryUser| ClosedTo { name: user.name.clone(), closed: 0, example: Vec::new() };
+    let mut closed_to: Vec<ClosedTo> = users.iter().map(closed).collect();
     for name in after.iter().chain(before).take(usize::try_from(MOST).unwrap_or(0)) {
         // What the client knows is good enough; the lookup of an entry that it does not know asks the server.
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
@@ -50,10 +57,20 @@ pub(super) fn sample(root: BorrowedFd<'_>, readers: &[&Ids], round: u64) -> Resu
         }
         entries.looked += 1;
         let directory = kind == FileType::Directory;
-        if !readers.iter().all(|ids| ids.pass(u32::from(seen.stx_mode), seen.stx_uid, seen.stx_gid, directory)) {
+        let pass = |ids: &Ids| ids.pass(u32::from(seen.stx_mode), seen.stx_uid, seen.stx_gid, directory);
+        if !readers.iter().all(|ids| pass(ids)) {
             entries.closed += 1;
             entries.example = name.to_bytes().to_vec();
         }
+        for (user, closed) in users.iter().zip(&mut closed_to) {
+            // Helpers of a container (a worker of a server that root started) need not read what the others do.
+            if !user.ids.iter().any(pass) {
+                closed.closed += 1;
+                closed.example = name.to_bytes().to_vec();
+            }
+        }
     }
+    closed_to.retain(|user| user.closed > 0);
+    entries.users = closed_to;
     Ok(entries)
 }

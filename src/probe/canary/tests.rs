@@ -125,7 +125,7 @@ fn entries_that_the_ids_cannot_pass_are_counted() {
     }
     symlink("nowhere", scratch.path().join("link")).unwrap();
     let stranger: Ids = "uid=54321".parse().unwrap();
-    let entries = entries::sample(open(scratch.path()).as_fd(), &[&stranger], 7).unwrap();
+    let entries = entries::sample(open(scratch.path()).as_fd(), &[&stranger], &[], 7).unwrap();
     assert_eq!((entries.looked, entries.closed), (3, 2));
     assert_ne!(entries.example, b"open");
 }
@@ -231,4 +231,31 @@ fn a_young_record_is_marked_by_nobody() {
     look(scratch.path(), "a", &SAMPLE);
     assert_eq!(files(scratch.path()), 1);
     assert_eq!(std::fs::metadata(scratch.path().join(id("slow"))).unwrap().len(), SIZE as u64);
+}
+
+#[test]
+fn a_container_is_closed_out_where_none_of_its_processes_can_pass() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, mode, owner) in [("open", 0o755, 0), ("private", 0o700, 999), ("root", 0o700, 0)] {
+        std::fs::create_dir(scratch.path().join(name)).unwrap();
+        std::fs::set_permissions(scratch.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        std::os::unix::fs::chown(scratch.path().join(name), Some(owner), Some(owner)).unwrap();
+    }
+    let user = |name: &str, ids: &[&str]| EntryUser {
+        name: name.to_owned(),
+        ids: ids.iter().map(|ids| ids.parse().unwrap()).collect(),
+    };
+    let users = [
+        user("shop/web (app)", &["uid=1000", "uid=1001"]),
+        user("shop/db (app)", &["uid=999"]),
+        user("shop/proxy (app)", &["uid=0", "uid=101"]),
+    ];
+    let entries = entries::sample(open(scratch.path()).as_fd(), &[], &users, 0).unwrap();
+    assert_eq!((entries.looked, entries.closed), (3, 0), "nobody is configured");
+    let closed: Vec<(&str, usize)> = entries.users.iter().map(|user| (user.name.as_str(), user.closed)).collect();
+    assert_eq!(closed, [("shop/web (app)", 2), ("shop/db (app)", 1)]);
+    assert_eq!(entries.users[1].example, b"root");
 }

@@ -110,3 +110,39 @@ fn the_real_proc_has_this_process_in_the_same_number_twice() {
     let second = scan(Path::new("/proc"), &known(&first), &[]);
     assert!(second.rows.iter().all(|row| row.pid != own) && !second.gone.contains(&own), "it is the same process");
 }
+
+fn status(uid: &str, gid: &str, groups: &str, capabilities: &str) -> String {
+    format!("Name:\tapp\nUmask:\t0022\nUid:\t{uid}\nGid:\t{gid}\nGroups:\t{groups} \nCapEff:\t{capabilities}\n")
+}
+
+#[test]
+fn whom_a_process_runs_as_is_what_counts_for_files() {
+    let none = "0000000000000000";
+    let ids = ids_of(status("1\t2\t3\t1000", "1\t2\t3\t100", "2000 3000", none).as_bytes());
+    assert_eq!(ids, Some("uid=1000 gid=100 groups=2000+3000 umask=000".parse().unwrap()));
+    let plain = |capabilities| ids_of(status("7\t7\t7\t7", "7\t7\t7\t7", "", capabilities).as_bytes());
+    assert_eq!(plain(none).map(|ids| ids.groups), Some(Vec::new()));
+    assert_eq!(plain("0000000000000002"), None, "CAP_DAC_OVERRIDE");
+    assert_eq!(plain("0000000000000004"), None, "CAP_DAC_READ_SEARCH");
+    let many = (0..100).map(|group| group.to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!(ids_of(status("7\t7\t7\t7", "7\t7\t7\t7", &many, none).as_bytes()), None);
+    assert_eq!(ids_of(b"Name:\tapp\n"), None);
+}
+
+#[test]
+fn ids_are_read_of_processes_of_pods_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let pod = format!("0::/kubepods/pod0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11/{}\n", "a".repeat(64));
+    for (pid, cgroup) in [(10, pod.as_str()), (11, pod.as_str()), (12, "0::/system.slice/a.service\n")] {
+        process(root.path(), pid, &stat_of(pid, "app", 'S', 0, 1, 700), cgroup, 42);
+        let text = status("7\t7\t7\t7", "7\t7\t7\t7", "", "0000000000000000");
+        std::fs::write(root.path().join(format!("{pid}/status")), text).unwrap();
+    }
+    // One that cannot be read is no error.
+    process(root.path(), 13, &stat_of(13, "app", 'S', 0, 1, 700), &pod, 42);
+    let mut scan = scan(root.path(), &[], &[]);
+    scan.rows.sort_by_key(|row| row.pid);
+    let ids: Vec<Option<u32>> = scan.rows.iter().map(|row| member(row).ids).collect();
+    assert_eq!(ids, [Some(0), Some(0), None, None]);
+    assert_eq!(scan.ids, ["uid=7 umask=000".parse().unwrap()]);
+}
