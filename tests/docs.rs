@@ -49,7 +49,7 @@ fn the_remedy_page_has_every_guard() {
 
 /// All keys of a document, however deep; the keys of maps that are data (states, results, recorded evidence) are not fields.
 fn fields(value: &serde_json::Value, out: &mut BTreeSet<String>) {
-    const DATA: [&str; 11] = [
+    const DATA: [&str; 12] = [
         "summary",
         "probes",
         "transitions",
@@ -61,6 +61,7 @@ fn fields(value: &serde_json::Value, out: &mut BTreeSet<String>) {
         "troubles",
         "results",
         "peer_states",
+        "finding_evidence",
     ];
     match value {
         serde_json::Value::Object(map) => {
