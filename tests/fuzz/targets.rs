@@ -400,8 +400,15 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         Job::Signals(SignalsJob { roots: vec![b"/sys".to_vec()], transports: true, connections: vec![45] }),
         Job::Processes(ScanJob { proc_root: b"/proc".to_vec(), known: vec![(1, 77), (900, 78)], again: vec![900] }),
     ];
-    let member =
-        MemberRow { entry: 900, start: 5, parent: 1, name: b"a".to_vec(), cgroup: 0, namespace: Some(4_026_532_000) };
+    let member = MemberRow {
+        entry: 900,
+        start: 5,
+        parent: 1,
+        name: b"a".to_vec(),
+        cgroup: 0,
+        namespace: Some(4_026_532_000),
+        ids: Some(0),
+    };
     let answers = [
         Answer::Identities(vec![Some(identity), None]),
         Answer::Report(report),
