@@ -181,7 +181,7 @@ fn a_container_that_has_the_nodes_disk_where_another_has_the_share_is_named() {
     assert_eq!(
         found.finding_words(Finding::NotShared),
         format!(
-            "shop/web-0 (app) has none (tmpfs) of this node at {path}, where shop/web-1 (app) has this mount at {path}: \
+            "shop/web-0 (app) has tmpfs of this node at {path}, where shop/web-1 (app) has this mount at {path}: \
              both mount hostPath {}",
             shared.display()
         )

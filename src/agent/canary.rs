@@ -296,8 +296,14 @@ impl Core {
         }
     }
 
-    /// Containers that have this very mount, with the ids of their processes.
-    fn entry_users(&self, target: &Target) -> Vec<EntryUser> {
+    /// Containers that have this very mount, with the ids of their processes. None where mode and owner do not decide who
+    /// may pass: FUSE and SMB judge by themselves, Kerberos by its tickets, an EFS access point by its own user.
+    pub(super) fn entry_users(&self, target: &Target) -> Vec<EntryUser> {
+        let proxy = target.mount.origin.proxy_port.and_then(|port| self.efs.lookup(port, &target.mount.mountpoint));
+        let access_point = proxy.is_some_and(|efs| efs.access_point.is_some());
+        if !target.facts.is_nfs() || !target.facts.plain_security || access_point {
+            return Vec::new();
+        }
         let processes = target.members.iter().filter_map(|member| match member.view {
             View::Container(process) => Some(process),
             View::Own | View::Host => None,
@@ -306,12 +312,14 @@ impl Core {
         let of_target = self.containers.namespaces.iter().filter(|namespace| processes.contains(&namespace.process));
         let known = of_target.filter(|namespace| !namespace.ids.is_empty()).filter_map(|namespace| {
             let name = self.container_words(&namespace.holder)?;
-            Some(EntryUser { name, ids: namespace.ids.iter().map(|ids| Ids::clone(ids)).collect() })
+            let user = EntryUser { name, ids: namespace.ids.iter().map(|ids| Ids::clone(ids)).collect() };
+            Some((namespace.process.start, user))
         });
-        let mut users: Vec<EntryUser> = known.collect();
-        users.sort_by(|a, b| a.name.cmp(&b.name));
-        users.truncate(MOST_USERS);
-        users
+        let mut users: Vec<(u64, EntryUser)> = known.collect();
+        users.sort_by(|(a_start, a), (b_start, b)| (&a.name, a_start).cmp(&(&b.name, b_start)));
+        // What runs containers of its own is one of the cluster's all the same: its own namespace is the oldest.
+        users.dedup_by(|(_, a), (_, b)| a.name == b.name);
+        users.into_iter().take(MOST_USERS).map(|(_, user)| user).collect()
     }
 
     /// A container of a pod that stays, and whom it runs as: by name where the cluster tells it.

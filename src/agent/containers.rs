@@ -7,11 +7,11 @@
 mod apart;
 #[cfg(test)]
 mod cost;
-#[cfg(test)]
-mod limits;
 mod looking;
 mod on_host;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod users;
 mod volumes;
 
@@ -41,6 +41,9 @@ const MAX_VIEWS: usize = 4096;
 
 /// A container is set up in steps: its table is read again at each look for so long after it was first seen.
 const YOUNG: Duration = Duration::from_secs(30);
+
+/// What could not be settled in one table is looked at again after this, then after twice as long, up to [`FULL`].
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// The tables of all containers are read again so often, and so much later than the host's table changed at the latest.
 const FULL: Duration = Duration::from_secs(60);
@@ -98,6 +101,41 @@ pub(super) struct Seen {
     left_out: u32,
     /// What it has where others are meant to have the same.
     places: Vec<Place>,
+    /// Its table is read once more then: something in it could not be settled.
+    again: Option<Now>,
+    /// How long the last such wait was.
+    waited: Duration,
+}
+
+impl Seen {
+    pub(super) fn new(holder: Holder, first: Now) -> Seen {
+        Seen {
+            holder,
+            first,
+            hash: 0,
+            mounts: HashMap::new(),
+            left_out: 0,
+            places: Vec::new(),
+            again: None,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// Reads it again, sooner at first than later.
+    fn later(&mut self, now: Now) {
+        self.hash = 0;
+        // One of its mounts has seen to it already.
+        if self.again.is_some_and(|at| at > now) {
+            return;
+        }
+        self.waited = (self.waited * 2).clamp(AGAIN, FULL);
+        self.again = Some(now + self.waited);
+    }
+
+    /// It is to be read now, for another reason than that all are.
+    fn is_due(&self, now: Now) -> bool {
+        now.saturating_sub(self.first) < YOUNG || self.again.is_some_and(|at| at <= now)
+    }
 }
 
 /// What is asked about one table.

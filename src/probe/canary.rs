@@ -150,7 +150,7 @@ pub struct Entries {
     pub closed: usize,
     /// One of those.
     pub example: Vec<u8>,
-    /// Containers of which no process can pass some of them.
+    /// Containers of which no process can pass most of them.
     pub users: Vec<ClosedTo>,
 }
 
@@ -361,7 +361,12 @@ impl Run<'_> {
     fn look_at_entries(&mut self, root: BorrowedFd<'_>) -> Result<(), Stop> {
         let readers: Vec<&Ids> = self.spec.writer.iter().chain(&self.spec.reader).collect();
         let users = &self.spec.users;
-        if !self.spec.entries || readers.is_empty() && users.is_empty() {
+        if !self.spec.entries {
+            return Ok(());
+        }
+        if readers.is_empty() && users.is_empty() {
+            // There is nobody left whom an earlier look could be true of.
+            self.report.entries = Some(Entries::default());
             return Ok(());
         }
         let start = self.spec.record.seq;

@@ -28,13 +28,16 @@ pub const MAX_TABLES: usize = 64;
 const TABLE_BYTES: usize = 30 << 20;
 
 /// Mounts of one table that are told; all are counted.
-const MAX_MOUNTS: usize = 1024;
+pub(crate) const MAX_MOUNTS: usize = 1024;
 
 /// Filesystems that nobody outside of this node has. A type that is not known may be shared by other means (OCFS2, GFS2).
 const LOCAL: &[&str] = &["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"];
 
 /// Bytes of all rows of an answer: it must fit a frame.
 const ANSWER_BYTES: usize = 3 << 20;
+
+/// Bytes of a source that is only compared and shown: a pod's specification may make it long.
+const SOURCE_BYTES: usize = 256;
 
 /// Whose tables are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,8 +269,13 @@ impl Builder {
             row.mounts.push(told);
         }
         row.missing = missing(&mounts, &asked.wanted);
-        row.places = places(&mounts, &followers, &asked.compared);
-        self.bytes += row.places.iter().map(PlaceRow::bytes).sum::<usize>();
+        for place in places(&mounts, &followers, &asked.compared) {
+            if self.bytes >= ANSWER_BYTES {
+                break;
+            }
+            self.bytes += place.bytes();
+            row.places.push(place);
+        }
         row
     }
 
@@ -338,7 +346,7 @@ fn places(mounts: &[Mount], followers: &HashSet<u64>, compared: &[Vec<u8>]) -> V
             mount: top.id,
             network,
             fstype: top.fstype.clone(),
-            source: top.source.as_bytes().to_vec(),
+            source: top.source.as_bytes().iter().copied().take(SOURCE_BYTES).collect(),
         })
     };
     (0..).zip(compared).filter_map(|(index, path)| place(index, path)).collect()

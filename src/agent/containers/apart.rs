@@ -137,6 +137,12 @@ impl Seen {
 }
 
 impl PlaceRow {
+    /// `ext4 (/dev/vda1)`; what has no device is its type alone.
+    fn words(&self) -> String {
+        let source = octal::label(OsStr::from_bytes(&self.source));
+        if source.starts_with('/') { format!("{} ({source})", self.fstype) } else { self.fstype.clone() }
+    }
+
     fn same(&self, other: &PlaceRow) -> bool {
         let key = |row: &PlaceRow| (row.mount, row.network);
         key(self) == key(other) && (&self.fstype, &self.source) == (&other.fstype, &other.source)
@@ -224,10 +230,9 @@ impl Core {
         };
         let (local, network) = (pair.local.1, pair.network.1);
         Some(format!(
-            "{} has {} ({}) of this node at {}, where {} has this mount at {}: both mount {}",
+            "{} has {} of this node at {}, where {} has this mount at {}: both mount {}",
             who(pair.local.0)?,
-            octal::label(OsStr::from_bytes(&local.row.source)),
-            local.row.fstype,
+            local.row.words(),
             label(&local.path),
             who(pair.network.0)?,
             label(&network.path),

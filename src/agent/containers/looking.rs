@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{COST, Containers, FULL, GAP, MAX_VIEWS, Seen, YOUNG, why};
+use super::{COST, Containers, FULL, GAP, MAX_VIEWS, Seen, why};
 use crate::agent::core::{Core, Event};
 use crate::agent::target::Target;
 use crate::config::OnOff;
@@ -47,6 +47,7 @@ impl Core {
         self.containers.namespaces_left_out = 0;
         let known: Vec<Process> = self.containers.views.keys().copied().collect();
         known.into_iter().for_each(|process| self.forget_container(process));
+        self.compare_containers();
         if self.containers.namespaces.scanned() {
             self.containers.namespaces = Namespaces::default();
         }
@@ -90,12 +91,12 @@ impl Core {
         if std::mem::take(&mut self.containers.lost) || changed {
             self.take_namespaces(now);
         }
-        let young = |seen: &Seen| now.saturating_sub(seen.first) < YOUNG;
         let full = now >= self.containers.next_full;
         if full {
             self.containers.next_full = now + FULL.max(self.containers.pass_took.saturating_mul(COST));
         }
-        let again = self.containers.views.iter().filter(|(_, seen)| full || young(seen)).map(|(process, _)| *process);
+        let again =
+            self.containers.views.iter().filter(|(_, seen)| full || seen.is_due(now)).map(|(process, _)| *process);
         let again: Vec<Process> = again.collect();
         self.containers.unread.extend(again);
         self.settle_containers();
@@ -123,14 +124,7 @@ impl Core {
             let Containers { views, unread, .. } = &mut self.containers;
             let seen = views.entry(process).or_insert_with(|| {
                 unread.insert(process);
-                Seen {
-                    holder: holder.clone(),
-                    first: now,
-                    hash: 0,
-                    mounts: HashMap::new(),
-                    left_out: 0,
-                    places: Vec::new(),
-                }
+                Seen::new(holder.clone(), now)
             });
             if seen.holder != holder {
                 seen.holder = holder;

@@ -205,9 +205,7 @@ mod tests {
             format!("0::/kubepods/besteffort/pod{UID}/{}\n", "a".repeat(64)).as_bytes(),
         )));
         assert_eq!(holder.pod_uid(), Some(UID));
-        core.containers
-            .views
-            .insert(process, Seen { holder, first: Now::ZERO, hash: 0, mounts, left_out: 0, places: Vec::new() });
+        core.containers.views.insert(process, Seen { mounts, ..Seen::new(holder, Now::ZERO) });
         let alone = |mount| Newcomer { mount, through: None, label: None, owner: None, alone: true };
         let newcomers = of_container.into_iter().map(alone).collect();
         let changes = core.registry.update_view(View::Container(process), newcomers);

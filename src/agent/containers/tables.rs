@@ -115,7 +115,10 @@ impl Core {
         let Some(seen) = self.containers.views.get_mut(&process) else { return };
         // Only seconds after its start a container's table is whole: until then nothing is missing, and it is read again.
         let young = now.saturating_sub(seen.first) < YOUNG;
-        seen.hash = if young && !row.missing.is_empty() { 0 } else { row.hash };
+        (seen.hash, seen.again) = (row.hash, None);
+        if young && !row.missing.is_empty() {
+            (seen.hash, seen.again) = (0, Some(seen.first + YOUNG));
+        }
         let holder = seen.holder.clone();
         let of_container = holder.container_id().is_some();
         let mut mounts = HashMap::new();
@@ -160,13 +163,14 @@ impl Core {
         Newcomer { mount, through, label, owner: uid.map(str::to_owned), alone }
     }
 
-    /// A container's mount joined no target and may not be one: it is tried again when all tables are read, since what it
-    /// belongs to may have been on its way.
+    /// A container's mount joined no target and may not be one: it is tried again, since what it belongs to may have been on
+    /// its way.
     pub(in crate::agent) fn try_again(&mut self, view: View) {
+        let now = self.now();
         if let View::Container(process) = view
             && let Some(seen) = self.containers.views.get_mut(&process)
         {
-            seen.hash = 0;
+            seen.later(now);
         }
     }
 

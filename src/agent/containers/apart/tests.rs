@@ -59,7 +59,7 @@ fn reading(second: u64) -> Reading {
 
 fn seen() -> Seen {
     let holder = Holder::Of(Arc::new(Owner::Other("a container".into())));
-    Seen { holder, first: Now::ZERO, hash: 0, mounts: HashMap::new(), left_out: 0, places: Vec::new() }
+    Seen::new(holder, Now::ZERO)
 }
 
 fn row(mount: u64, network: bool) -> PlaceRow {
