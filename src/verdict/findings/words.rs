@@ -121,7 +121,7 @@ fn written(finding: Finding) -> Words {
             sources: &[CANARY],
         },
         Finding::UnreadableEntries => Words {
-            means: "mode and owner of entries at the root do not let in the configured ids, or those of a container that has the mount (of a sample; access control lists are not looked at)",
+            means: "mode and owner of entries at the root do not let in the configured ids; or most of them not those of a container that has this NFS mount (of a sample; access control lists, and a server that maps ids, are not looked at)",
             consequence: "a pod with these ids starts and then fails on those files: a mode 0700 directory of another pod's user, an export that only root may read",
             advice: "compare `stat` of the entries on the server with runAsUser, runAsGroup and fsGroup of the pod",
             sources: &[CANARY],
