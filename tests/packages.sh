@@ -7,8 +7,10 @@ set -eu
 
 # A linker and the C library's headers: all that cargo does not bring along.
 build='gcc libc6-dev'
-# The guest's kernel, and what its client and server side run; the guest sees the files of this machine.
-lab='user-mode-linux nfs-kernel-server nfs-common rpcbind iproute2 kmod util-linux mount busybox-static procps e2fsprogs'
+# The guest's kernel, and what its client and server side run; the guest sees the files of this machine, the certificates
+# that a client of the API server wants among them.
+lab='user-mode-linux nfs-kernel-server nfs-common rpcbind iproute2 kmod util-linux mount busybox-static procps e2fsprogs
+    ca-certificates'
 # strace shows that the agent itself touches no mount; promtool and amtool test the alerts, Prometheus runs them and the dashboards.
 test="$lab strace prometheus prometheus-alertmanager"
 # The peer that the benchmark measures beside the agent; one figure comes from a guest of the lab.
