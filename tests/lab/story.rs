@@ -96,14 +96,17 @@ const fn release(version: &'static str, fault: &'static str, ends: Ends) -> Tell
     Telling { version, fault, policy: "", ends }
 }
 
-const TELLINGS: [Telling; 22] = [
+const TELLINGS: [Telling; 25] = [
     rescue("4.1", "swap_dir_filled", "same_names", Ends::Rescued),
     rescue("3", "swap_dir_filled", "same_names", Ends::Rescued),
     rescue("4.1", "swap_dir_filled", "same_names", Ends::Remounted),
     rescue("3", "swap_dir_filled", "same_names", Ends::Remounted),
     rescue("4.1", "swap_dir", "always", Ends::Rescued),
+    rescue("3", "swap_dir", "always", Ends::Rescued),
     rescue("4.1", "swap_tmpfs", "always", Ends::Rescued),
+    rescue("3", "swap_tmpfs", "always", Ends::Rescued),
     rescue("4.1", "swap_dir", "same_names", Ends::Refused),
+    rescue("3", "swap_dir", "same_names", Ends::Refused),
     rescue("4.1", "unexport", "same_names", Ends::Heals),
     rescue("4.1", "restart", "same_names", Ends::Heals),
     release("3", "refused", Ends::Released),
