@@ -66,6 +66,8 @@ pub(super) struct Containers {
     /// Those whose tables are to be read.
     unread: BTreeSet<Process>,
     next_scan: Now,
+    /// Something changed while the processes were looked through: once more, soon.
+    once_more: bool,
     scanning: bool,
     reading: bool,
     /// When all tables are due again; what reading them has taken in this pass, and took in the last one.
@@ -199,10 +201,16 @@ impl Containers {
         (!self.scanning && !self.off).then_some(self.next_scan)
     }
 
+    /// Looks through the processes soon, and not only when it is due.
+    fn look_soon(&mut self, now: Now) {
+        self.next_scan = self.next_scan.min(now + GAP);
+        self.once_more |= self.scanning;
+    }
+
     /// The host's table changed: what was mounted there may be mounted in containers too, and a container may start.
     pub(super) fn host_changed(&mut self, now: Now) {
         self.epoch += 1;
-        self.next_scan = self.next_scan.min(now + GAP);
+        self.look_soon(now);
         self.next_full = self.next_full.min(now + self.pass_took.saturating_mul(COST).min(FULL));
     }
 }

@@ -73,7 +73,7 @@ impl Core {
         }
         // A look that missed its deadline on a busy machine must not blind us for minutes.
         let pause = self.config.interval.max(GAP).max(took.saturating_mul(COST).min(FULL));
-        self.containers.next_scan = now + pause;
+        self.containers.next_scan = now + if std::mem::take(&mut self.containers.once_more) { GAP } else { pause };
         let scan = match outcome {
             Outcome::Answered(Answer::Processes(scan)) => scan,
             other => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::apart::Reading;
-use super::{AbsentMount, GAP, Question, SeenMount, YOUNG, why};
+use super::{AbsentMount, Question, SeenMount, YOUNG, why};
 use crate::agent::core::{Core, Event};
 use crate::agent::registry::Newcomer;
 use crate::mounts::{Kind, Mount, Process, View};
@@ -92,7 +92,8 @@ impl Core {
             TableFate::Gone => {
                 self.forget_container(process);
                 self.containers.lost = true;
-                self.containers.next_scan = self.containers.next_scan.min(self.now() + GAP);
+                let now = self.now();
+                self.containers.look_soon(now);
             }
             TableFate::Later => {
                 self.containers.unread.insert(process);

@@ -160,3 +160,18 @@ async fn the_containers_of_a_mount_are_those_that_stay_where_ids_decide() {
     core.names = named(true);
     assert!(users_of(&mut core, "nfs4", "").is_empty(), "it is going");
 }
+
+#[tokio::test]
+async fn what_changes_while_the_processes_are_looked_through_is_looked_for_soon() {
+    let mut core = core();
+    let slow = Duration::from_secs(2);
+    let answer = || Outcome::Answered(Answer::Processes(scan(1)));
+    core.containers.scanning = true;
+    core.on_scanned(answer(), slow);
+    assert!(core.containers.next_scan > core.now() + Duration::from_secs(50), "a look is dear here");
+    core.containers.scanning = true;
+    let now = core.now();
+    core.containers.host_changed(now);
+    core.on_scanned(answer(), slow);
+    assert!(core.containers.next_scan <= core.now() + GAP);
+}
