@@ -82,7 +82,7 @@ impl Core {
     }
 
     /// What was known of a filesystem that nobody has mounted any more is nothing to hold its successor against.
-    fn start_afresh(&mut self, now: Now) {
+    pub(super) fn start_afresh(&mut self, now: Now) {
         let outlived = self.registry.targets.values().filter(|target| target.outlived_replacement());
         let ids: Vec<TargetId> = outlived.map(|target| target.id).collect();
         for id in ids {
