@@ -117,14 +117,11 @@ impl Core {
         self.containers.namespaces_left_out = all.saturating_sub(MAX_VIEWS);
         let gone: Vec<Process> =
             self.containers.views.keys().filter(|process| !wanted.contains_key(process)).copied().collect();
-        let some_gone = !gone.is_empty();
         for process in gone {
             self.forget_container(process);
         }
-        if some_gone {
-            // A container's copy may have been the last mount of a filesystem that was replaced.
-            self.start_afresh(now);
-        }
+        // A container's copy may have been the last mount of a filesystem that was replaced, whoever saw that it is gone.
+        self.start_afresh(now);
         for (process, holder) in wanted {
             let Containers { views, unread, .. } = &mut self.containers;
             let seen = views.entry(process).or_insert_with(|| {

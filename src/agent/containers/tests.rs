@@ -41,6 +41,16 @@ fn scan(count: usize) -> Scan {
     }
 }
 
+/// A container has this mount, whose root is identified; the target, if it is a new one.
+fn join(core: &mut Core, process: Process, line: &str) -> Option<TargetId> {
+    let view = View::Container(process);
+    let mount = mountinfo::parse(line.as_bytes(), view).mounts.remove(0);
+    let newcomer = Newcomer { mount, through: None, label: None, owner: None, alone: true };
+    let changes = core.registry.update_view(view, vec![newcomer]);
+    let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
+    core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0)
+}
+
 #[test]
 fn the_metric_tells_the_limits_that_hold() {
     let help = crate::metrics::catalog::CONTAINERS_LEFT_OUT.help;
@@ -65,13 +75,7 @@ async fn what_is_over_a_limit_is_counted() {
 
     let processes: Vec<Process> = core.containers.views.keys().copied().take(MAX_COUNTED + 2).collect();
     for (index, process) in processes.into_iter().enumerate() {
-        let view = View::Container(process);
-        let line = format!("90 1 0:{} / /data rw - nfs4 srv:/x rw,addr=10.0.0.1\n", index + 40);
-        let mount = mountinfo::parse(line.as_bytes(), view).mounts.remove(0);
-        let newcomer = Newcomer { mount, through: None, label: None, owner: None, alone: true };
-        let changes = core.registry.update_view(view, vec![newcomer]);
-        let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
-        core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0).unwrap();
+        join(&mut core, process, &format!("90 1 0:{} / /data rw - nfs4 srv:/x rw,addr=10.0.0.1\n", index + 40));
     }
     core.containers.epoch += 1;
     core.count_in_containers(Now::ZERO);
@@ -121,15 +125,10 @@ async fn what_a_young_container_lacks_is_looked_for_when_it_is_not_young_any_mor
 /// Whom the containers of a mount run as, where this is what the kernel says of it.
 fn users_of(core: &mut Core, fstype: &str, options: &str) -> Vec<String> {
     let process = Process { pid: 100, start: 1 };
-    let view = View::Container(process);
     let line = format!("90 1 0:40 / /data rw - {fstype} srv:/x rw,addr=10.0.0.1{options}\n");
-    let mount = mountinfo::parse(line.as_bytes(), view).mounts.remove(0);
-    let newcomer = Newcomer { mount, through: None, label: None, owner: None, alone: true };
-    let changes = core.registry.update_view(view, vec![newcomer]);
-    let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
-    let id = core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0).unwrap();
+    let id = join(core, process, &line).unwrap();
     let users = core.entry_users(&core.registry.targets[&id]);
-    core.registry.update_view(view, Vec::new());
+    core.registry.update_view(View::Container(process), Vec::new());
     users.into_iter().map(|user| format!("{} {}", user.name, user.ids[0].uid)).collect()
 }
 
@@ -174,4 +173,28 @@ async fn what_changes_while_the_processes_are_looked_through_is_looked_for_soon(
     core.containers.host_changed(now);
     core.on_scanned(answer(), slow);
     assert!(core.containers.next_scan <= core.now() + GAP);
+}
+
+#[tokio::test]
+async fn a_containers_copy_may_be_the_last_mount_of_a_replaced_filesystem() {
+    use crate::verdict::{Cause, State};
+    // Who sees first that it is gone: the look through the processes, or the reading of its table.
+    for by_table in [false, true] {
+        let mut core = core();
+        core.on_scanned(Outcome::Answered(Answer::Processes(scan(2))), Duration::ZERO);
+        let process = |pid| Process { pid, start: 1 };
+        let line = |id: u32| format!("{id} 1 0:40 / /data rw - nfs4 srv:/x rw,addr=10.0.0.1\n");
+        let id = join(&mut core, process(100), &line(90)).expect("a target of its own");
+        let target = core.registry.targets.get_mut(&id).unwrap();
+        (target.verdict.state, target.verdict.cause) = (State::Lost, Some(Cause::FilesystemReplaced));
+        target.note_replaced();
+        assert_eq!(join(&mut core, process(101), &line(91)), None, "a fresh mount shares superblock and root");
+        if by_table {
+            core.forget_container(process(100));
+            core.containers.lost = true;
+        }
+        let look = Scan { rows: Vec::new(), gone: vec![100], ..scan(0) };
+        core.on_scanned(Outcome::Answered(Answer::Processes(look)), Duration::ZERO);
+        assert!(!core.registry.targets.contains_key(&id), "the new mount is not the one that was lost");
+    }
 }
