@@ -280,14 +280,15 @@ impl Sender {
     }
 
     /// There is no such namespace, by the word of a server that knows others: one that answers 404 to everything (a proxy
-    /// before it, an API that is not served yet) knows nothing.
+    /// before it, an API that is not served yet) knows nothing. The one that is there is asked for first: what answered
+    /// the Event with 404 may get well between two questions.
     async fn is_gone(&self, namespace: &str) -> bool {
         let there = |name: &str| {
             let path = format!("/api/v1/namespaces/{name}");
             async move { self.kube.get::<Object>("namespaces", &path).await }
         };
-        let missing = there(namespace).await.is_err_and(|failure| failure.is(404));
-        missing && there("default").await.is_ok_and(|found| found.metadata.name == "default")
+        let knows_others = there("default").await.is_ok_and(|found| found.metadata.name == "default");
+        knows_others && there(namespace).await.is_err_and(|failure| failure.is(404))
     }
 }
 

@@ -138,11 +138,26 @@ fn an_event_whose_namespace_is_gone_is_given_up_and_one_whose_is_there_is_not() 
     bench.show(&[dead("srv:/a", State::Hung, &[0], 1000.0)]);
     bench.until("sent at the third try", |bench| bench.events("MountHung").len() == 1);
     assert_eq!(bench.stats().events_dropped.get("refused"), None);
+    bench.server.forget_asked();
     bench.server.fault(On::method("POST", "/events"), Fault::Status(404));
     bench.server.fault(On::path("/namespaces/shop"), Fault::Status(404));
     bench.show(&[dead("srv:/a", State::Stale, &[0], 2000.0)]);
     bench.until("given up", |bench| bench.stats().events_dropped.get("refused") == Some(&1));
     assert!(bench.server.asked_for("GET", "/namespaces/default").len() == 1, "the server was asked for one that is");
+}
+
+#[test]
+fn an_event_outlives_a_server_that_gets_well_while_it_is_asked_for_the_namespace() {
+    let bench = Bench::start(100);
+    bench.pods(1, "data");
+    bench.until("the names", |bench| bench.volume_known(0));
+    bench.server.fault_times(1, On::method("POST", "/events"), Fault::Status(404));
+    bench.server.fault_times(1, On::read("/api/v1/namespaces/"), Fault::Status(404));
+    bench.show(&[dead("srv:/a", State::Hung, &[0], 1000.0)]);
+    bench.until("sent or given up", |bench| {
+        !bench.events("MountHung").is_empty() || !bench.stats().events_dropped.is_empty()
+    });
+    assert_eq!(bench.stats().events_dropped.get("refused"), None);
 }
 
 #[test]
