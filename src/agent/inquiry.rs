@@ -58,7 +58,8 @@ struct Inquiry {
     baseline: Option<Baseline>,
     /// When the server first answered for the handle, in the present hang.
     answered_while_hung: Option<Now>,
-    found: Option<(Now, Examined)>,
+    /// What was found, of each symptom: a mount whose canary hangs may be emptied, too.
+    found: Vec<(Now, Examined)>,
     /// Where the name of what is behind its local proxy led last.
     behind: Option<IpAddr>,
 }
@@ -75,9 +76,8 @@ pub(super) struct Report {
 impl Inquiries {
     /// What was found of a target with its present symptom.
     pub(super) fn examined(&self, target: &Target, now: Now) -> Option<Examined> {
-        let (at, examined) = self.targets.get(&target.id)?.found.as_ref()?;
-        let fits = Some(examined.symptom) == symptom(target) && now.saturating_sub(*at) <= FRESH;
-        fits.then(|| examined.clone())
+        let (at, examined) = self.targets.get(&target.id)?.found_of(symptom(target)?)?;
+        (now.saturating_sub(*at) <= FRESH).then(|| examined.clone())
     }
 
     /// The server's words about a target in good times are remembered, and it can be asked again.
@@ -129,8 +129,7 @@ impl Inquiries {
             return;
         }
         let Some(inquiry) = self.targets.get_mut(&target.id) else { return };
-        let found = inquiry.found.as_ref().and_then(|(_, examined)| examined.cause);
-        let outdated = match (found, answer.cause()) {
+        let outdated = |found: Option<Cause>| match (found, answer.cause()) {
             (
                 Some(found @ (Cause::ServerUnreachable | Cause::ServerRefused | Cause::ServerUnresponsive)),
                 Some(told),
@@ -139,8 +138,9 @@ impl Inquiries {
             (Some(Cause::ServerUnreachable | Cause::ServerRefused), None) => answer.alive(),
             _ => false,
         };
-        if outdated {
-            inquiry.found = None;
+        let before = inquiry.found.len();
+        inquiry.found.retain(|(_, examined)| !outdated(examined.cause));
+        if inquiry.found.len() < before {
             inquiry.asked = inquiry.asked.filter(|_| inquiry.in_flight);
         }
     }
@@ -153,10 +153,17 @@ impl Inquiries {
     fn due_at(inquiry: Option<&Inquiry>, symptom: Option<Symptom>) -> Option<Now> {
         let Some(inquiry) = inquiry else { return Some(Now::ZERO) };
         let Some(asked) = inquiry.asked else { return Some(Now::ZERO) };
-        // Also when it is well again: what its server was last seen to be is true no more.
-        let news = symptom != inquiry.symptom;
-        let pause = if symptom.is_some() { EVERY } else { BACKGROUND };
-        (!inquiry.in_flight).then_some(if news { Now::ZERO } else { asked + pause })
+        let at = match (inquiry.symptom, symptom) {
+            (Some(before), Some(symptom)) if before != symptom => {
+                // They may take turns, probe by probe.
+                inquiry.found_of(symptom).map_or(Now::ZERO, |(at, _)| *at + EVERY)
+            }
+            (Some(_), Some(_)) => asked + EVERY,
+            (None, None) => asked + BACKGROUND,
+            // Also when it is well again: what its server was last seen to be is true no more.
+            (None, Some(_)) | (Some(_), None) => Now::ZERO,
+        };
+        (!inquiry.in_flight).then_some(at)
     }
 }
 
@@ -279,7 +286,9 @@ impl Core {
             }
             return;
         };
-        inquiry.found = Some((now, inquiry.conclude(symptom, &report, seen, looked, now)));
+        let found = inquiry.conclude(symptom, &report, seen, looked, now);
+        inquiry.found.retain(|(_, old)| old.symptom != symptom);
+        inquiry.found.push((now, found));
         if symptom == Symptom::Emptied {
             self.server_told(id);
         } else {
@@ -289,6 +298,10 @@ impl Core {
 }
 
 impl Inquiry {
+    fn found_of(&self, symptom: Symptom) -> Option<&(Now, Examined)> {
+        self.found.iter().find(|(_, examined)| examined.symptom == symptom)
+    }
+
     /// `looked`: when the last look at the mount began.
     fn conclude(&mut self, symptom: Symptom, report: &Report, seen: Seen, looked: Option<Now>, now: Now) -> Examined {
         // A probe must have been tried, and hung, since the first answer: back-off may leave none for two minutes.

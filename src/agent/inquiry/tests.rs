@@ -142,7 +142,7 @@ fn a_pulse_that_tells_otherwise_ends_what_was_found_before_and_asks_anew() {
         let found = Examined { symptom: Symptom::Hung, cause: Some(cause), why: None };
         let mut inquiries = Inquiries::default();
         let symptom = Some(Symptom::Hung);
-        let inquiry = Inquiry { asked: Some(NOW), symptom, found: Some((NOW, found)), ..Inquiry::default() };
+        let inquiry = Inquiry { asked: Some(NOW), symptom, found: vec![(NOW, found)], ..Inquiry::default() };
         inquiries.targets.insert(target.id, inquiry);
         inquiries.hear(target, told);
         let due = Inquiries::due_at(inquiries.targets.get(&target.id), symptom);
@@ -162,6 +162,27 @@ fn a_pulse_that_tells_otherwise_ends_what_was_found_before_and_asks_anew() {
     assert_eq!(Inquiries::due_at(asking.targets.get(&target.id), Some(Symptom::Hung)), None, "it is being asked about");
     target.mount.origin.proxy_port = Some(20049);
     assert_eq!(after(&target, Cause::ServerUnreachable, &refused()), kept(Cause::ServerUnreachable), "a proxy's word");
+}
+
+#[test]
+fn what_is_emptied_while_its_canary_hangs_is_explained_as_either_and_not_asked_about_at_each_turn() {
+    let mut target = target();
+    target.verdict.state = State::Hung;
+    let found = |symptom, cause| Examined { symptom, cause: Some(cause), why: None };
+    let all = vec![
+        (NOW, found(Symptom::Hung, Cause::ServerUnresponsive)),
+        (NOW, found(Symptom::Emptied, Cause::FilesystemReplaced)),
+    ];
+    let mut inquiries = Inquiries::default();
+    let inquiry = Inquiry { asked: Some(NOW), symptom: Some(Symptom::Emptied), found: all, ..Inquiry::default() };
+    inquiries.targets.insert(target.id, inquiry);
+    let cause = |target: &Target| inquiries.examined(target, NOW).and_then(|examined| examined.cause);
+    assert_eq!(cause(&target), Some(Cause::ServerUnresponsive));
+    let due = |symptom| Inquiries::due_at(inquiries.targets.get(&1), Some(symptom));
+    assert_eq!(due(Symptom::Hung), Some(NOW + EVERY));
+    assert_eq!(due(Symptom::Refused), Some(Now::ZERO), "that is news");
+    target.emptied = true;
+    assert_eq!(cause(&target), Some(Cause::FilesystemReplaced));
 }
 
 #[test]
