@@ -559,7 +559,8 @@ fn describe(report: &CanaryReport) -> (Option<CanaryOutcome>, &'static str, Stri
         CanaryEnd::Late => (
             Some(CanaryOutcome::Late),
             "late",
-            "an older record of this node came back: a write was run late".to_owned(),
+            "another record of this node came back: a write was run late, or another process here wrote meanwhile"
+                .to_owned(),
         ),
         CanaryEnd::Differs => {
             (Some(CanaryOutcome::Differs), "differs", "what was read back is not what was written".to_owned())

@@ -168,7 +168,7 @@ catalog! {
         "When the filesystem last said its numbers: those of a mount that hangs are so old.";
 
     CANARY_RESULTS: Counter Stable "mountwarden_canary_results_total" ["mountpoint", "source", "fstype", "result"] "",
-        "Write canaries by how they ended: ok, late (an older write was run after a newer one), failed, differs, timeout, skipped, refused. Absent where no canary is configured.";
+        "Write canaries by how they ended: ok, late (an earlier write was run after this one, or `diagnose --write` wrote meanwhile), failed, differs, timeout, skipped, refused. Absent where no canary is configured.";
     CANARY_DURATION: Gauge Stable "mountwarden_canary_last_duration_seconds"
         ["mountpoint", "source", "fstype", "step"] "seconds",
         "Duration of each step of the last canary; a step that ran several times is summed up. canary_commit is the time until a write is on stable storage.";

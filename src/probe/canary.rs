@@ -83,7 +83,8 @@ pub struct CanaryReport {
 pub enum CanaryEnd {
     /// Written, read back, the same.
     Good,
-    /// An older record of this node came back: an earlier write was run late, after this one.
+    /// Another whole record of this node came back: an earlier write was run late, after this one, or another process of
+    /// this node (`diagnose --write`, a second agent during an update) wrote meanwhile.
     Late,
     /// What came back is not what was written.
     Differs,
@@ -402,14 +403,14 @@ impl Run<'_> {
     }
 }
 
-/// An older whole record of this node was written by a request that the server ran late; anything else that differs is
-/// not what we wrote.
+/// A whole record of this node was written by a request that the server ran late, or by another process here; anything
+/// else that differs is not what was written.
 fn compare(written: &[u8], back: &[u8], record: &Record) -> CanaryEnd {
     if back == written {
         return CanaryEnd::Good;
     }
     match record::read(back) {
-        Contents::Record(found) if found.id == record.id && found.seq < record.seq => CanaryEnd::Late,
+        Contents::Record(found) if found.id == record.id => CanaryEnd::Late,
         _ => CanaryEnd::Differs,
     }
 }
