@@ -225,7 +225,7 @@ pub struct ProbeReport {
     pub root: Option<RootAttributes>,
     /// The sentinels that were looked at.
     pub sentinels: Vec<SentinelCheck>,
-    /// No sentinel was intact, and our own directory, which was there before, is gone too.
+    /// No sentinel was intact, and our own directory, which was there before, is gone too or another one.
     #[serde(default)]
     pub own_gone: bool,
     /// Newly chosen sentinels, if learning was asked for and possible.

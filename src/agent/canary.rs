@@ -107,6 +107,10 @@ pub(super) struct Canary {
     due: Now,
     pause: Option<Duration>,
     pub(super) seq: u64,
+    /// The mark of the directory that a canary was written to, once a look at the mount after it was good.
+    pub(super) directory: Option<Vec<u8>>,
+    /// The same of the last canary: it may be another filesystem's already.
+    written_to: Option<Vec<u8>>,
     cursor: u64,
     entries_at: Option<Now>,
     entries: Option<Entries>,
@@ -130,9 +134,9 @@ impl Canary {
         Some(CanaryView { outcome, rounds: self.rounds, as_root: self.as_root, space: self.space })
     }
 
-    /// What it last wrote was there when it looked.
-    pub(super) fn is_there(&self) -> bool {
-        matches!(self.outcome, Some(CanaryOutcome::Good | CanaryOutcome::Late))
+    /// A look was good: the directory that was written to before it is this mount's.
+    fn confirm_directory(&mut self) {
+        self.directory = self.written_to.take().or(self.directory.take());
     }
 
     pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
@@ -207,7 +211,13 @@ impl Core {
     pub(super) fn begin_canary(&mut self, id: TargetId, report: &ProbeReport) {
         let now = self.now();
         self.drop_unwanted_canary(id);
-        if self.canaries.switch.is_off() || !fits(report, self.config.slow) {
+        if !fits(report, self.config.slow) {
+            return;
+        }
+        if let Some(canary) = self.registry.targets.get_mut(&id).and_then(|target| target.canary.as_mut()) {
+            canary.confirm_directory();
+        }
+        if self.canaries.switch.is_off() {
             return;
         }
         self.ask_home(now);
@@ -478,6 +488,12 @@ impl Core {
             _ => None,
         };
         canary.seq = report.seq.unwrap_or(canary.seq);
+        match report.end {
+            CanaryEnd::Good | CanaryEnd::Late => canary.written_to = report.directory,
+            // It took its directory away itself.
+            CanaryEnd::Skipped(Skip::EmptyRoot) => (canary.directory, canary.written_to) = (None, None),
+            _ => {}
+        }
         if report.entries.is_some() {
             (canary.entries_at, canary.entries) = (Some(now), report.entries);
         }

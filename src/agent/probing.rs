@@ -57,7 +57,7 @@ impl Core {
             statx_root: self.config.has_detector("statx_root"),
             sentinels: target.sentinels.clone(),
             first: target.rounds,
-            own: target.canary.as_ref().is_some_and(|canary| canary.is_there()),
+            own: target.canary.as_ref().and_then(|canary| canary.directory.clone()),
             // A full filesystem is looked at each time: it is full until the numbers say otherwise.
             statfs: target.rounds % SPACE_ROUNDS == 1 || target.memory.state == State::Full,
             learn: if wants_learning && !self.one_pass && self.config.has_detector("sentinels") {

@@ -67,6 +67,8 @@ pub struct CanaryReport {
     pub seq: Option<u64>,
     /// When the server says that it was written, in microseconds since the epoch.
     pub written: Option<u64>,
+    /// The mark of the directory that it was written to ([`super::Sentinel::mark`]).
+    pub directory: Option<Vec<u8>>,
     /// Totals of the filesystem where it is full.
     pub space: Option<Space>,
     /// What a second identity could do with what the first one wrote.
@@ -207,6 +209,7 @@ pub fn run(spec: &CanarySpec, enter: &dyn Fn(Step) -> Result<(), Errno>) -> Resu
         end: CanaryEnd::Good,
         seq: None,
         written: None,
+        directory: None,
         space: None,
         reader: None,
         peers: peers::Sample::default(),
@@ -328,6 +331,10 @@ impl Run<'_> {
         self.report.seq = Some(record.seq);
         let back = self.step(Step::CanaryVerify, || opened.read_back(directory, id))?;
         self.report.written = Some(self.step(Step::CanaryVerify, || opened.written())?);
+        self.report.directory = Some(self.step(Step::CanaryVerify, || {
+            let attributes = steps::force(directory)?;
+            Ok(steps::mark(directory, attributes))
+        })?);
         self.must(Step::CanaryRoom, directory, || opened.take_room())?;
         self.step(Step::CanaryClose, || {
             drop(opened);

@@ -101,13 +101,6 @@ pub fn check(root: BorrowedFd<'_>, sentinel: &Sentinel) -> SentinelCheck {
     SentinelCheck { fate, errno, micros }
 }
 
-/// Whether the directory that canaries are written to is no longer there. What cannot be looked at is not gone.
-#[must_use]
-pub fn own_directory_is_gone(root: BorrowedFd<'_>) -> bool {
-    let look = || steps::force(steps::open_entry(root, OWN)?.as_fd());
-    matches!(look(), Err(Errno::NOENT | Errno::STALE))
-}
-
 /// The mark is taken after the forced statx: that revalidates the entry, so a stale one cannot pass for the old file.
 fn look(root: BorrowedFd<'_>, sentinel: &Sentinel) -> Result<bool, Errno> {
     let entry = steps::open_entry(root, &sentinel.name)?;

@@ -108,8 +108,8 @@ pub struct ProbeSpec {
     pub sentinels: Vec<Sentinel>,
     /// Which sentinel to begin with.
     pub first: usize,
-    /// Where none of the sentinels is intact: look whether our own directory is there still.
-    pub own: bool,
+    /// The mark of the directory that canaries are written to. Where none of the sentinels is intact: is it there still?
+    pub own: Option<Vec<u8>>,
     /// Read statfs in any case.
     pub statfs: bool,
     /// Choose up to so many sentinels anew, after everything else answered; 0: do not.

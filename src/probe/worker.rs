@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use super::note::Entered;
 use super::wire::{self, Answer, CounterRow, Decoder, Job, Message, Place, ProbeSpec, Request};
 use super::{
-    ProbeReport, SentinelFate, Step, StepResult, canary, keep, scan, sentinel, signals, spawn, steps, survey, tables,
-    trial,
+    ProbeReport, Sentinel, SentinelFate, Step, StepResult, canary, keep, scan, sentinel, signals, spawn, steps, survey,
+    tables, trial,
 };
 use crate::mounts::mountstats::{self, NfsStats};
 
@@ -236,9 +236,11 @@ impl Worker<'_> {
                 SentinelFate::Gone | SentinelFate::Changed | SentinelFate::NoAccess => {}
             }
         }
-        if spec.own && report.sentinels_gone() {
+        if let Some(mark) = spec.own.as_ref().filter(|_| report.sentinels_gone()) {
             self.enter(Step::Sentinel)?;
-            report.own_gone = sentinel::own_directory_is_gone(root);
+            let own = Sentinel { name: crate::canary::DIRECTORY.into(), mark: mark.clone() };
+            let fate = sentinel::check(root, &own).fate;
+            report.own_gone = matches!(fate, SentinelFate::Gone | SentinelFate::Changed);
         }
         report.steps.push(StepResult { step: Step::Sentinel, errno: failed, micros: micros(start) });
         Ok(!report.sentinels_gone())

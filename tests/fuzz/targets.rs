@@ -377,7 +377,7 @@ fn frame_seeds() -> Vec<Vec<u8>> {
     };
     let sentinel = Sentinel { name: b"f".to_vec(), mark: vec![1; 12] };
     let spec = ProbeSpec {
-        own: false,
+        own: Some(vec![2; 12]),
         place: place.clone(),
         device: Some(b"/sys/dev/block/8:1".to_vec()),
         statx_root: true,

@@ -62,6 +62,19 @@ fn an_old_canary_is_no_evidence() {
 }
 
 #[test]
+fn a_directory_is_the_mounts_own_once_a_look_after_the_canary_was_good() {
+    let mut canary = Canary { written_to: Some(vec![1]), ..Canary::default() };
+    assert_eq!(canary.directory, None, "the filesystem may have been replaced just before");
+    canary.confirm_directory();
+    assert_eq!(canary.directory, Some(vec![1]));
+    canary.confirm_directory();
+    assert_eq!(canary.directory, Some(vec![1]), "looks without a canary between them change nothing");
+    canary.written_to = Some(vec![2]);
+    canary.confirm_directory();
+    assert_eq!(canary.directory, Some(vec![2]));
+}
+
+#[test]
 fn nothing_is_written_after_a_round_that_was_not_good() {
     let step = |step, errno, micros| StepResult { step, errno, micros };
     let good = ProbeReport {

@@ -19,6 +19,8 @@ other_directory() {
 other_directory_filled() { other_directory; fill $EXP; }
 other_filesystem() { mount -t tmpfs -o size=48M exp $EXP; }
 same_size_filesystem() { mount -t tmpfs -o size=32M exp $EXP; }
+# The agent of another node has written its canary there before this one looks.
+used_filesystem() { same_size_filesystem && mkdir -m 777 $EXP/.mountwarden; }
 
 # Silence in both directions: no reset, no ICMP.
 cut_path() {
@@ -135,6 +137,7 @@ fault() {
     swap_dir_filled) swap_export other_directory_filled ;;
     swap_tmpfs) swap_export other_filesystem ;;
     swap_same_size) swap_export same_size_filesystem ;;
+    swap_same_size_used) swap_export used_filesystem ;;
     unexport) unexport_dir $EXP ;;
     unexport_beside) unexport_dir $EXP/data ;;
     rmsub) rm -rf $EXP/d ;;
