@@ -30,6 +30,10 @@ const EVERY: Duration = Duration::from_secs(10);
 /// A mount that is well is asked about so often.
 const BACKGROUND: Duration = Duration::from_secs(300);
 
+/// A mount that is well and whose server fails a check (its name is gone) is asked about so often: what is repaired meanwhile
+/// is not to be called broken for long.
+const FAILING: Duration = Duration::from_secs(60);
+
 /// What was found explains nothing any more after so long.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -55,6 +59,8 @@ struct Inquiry {
     asked: Option<Now>,
     in_flight: bool,
     symptom: Option<Symptom>,
+    /// A check of the last examination failed.
+    failing: bool,
     baseline: Option<Baseline>,
     /// When the server first answered for the handle, in the present hang.
     answered_while_hung: Option<Now>,
@@ -159,7 +165,7 @@ impl Inquiries {
                 inquiry.found_of(symptom).map_or(Now::ZERO, |(at, _)| *at + EVERY)
             }
             (Some(_), Some(_)) => asked + EVERY,
-            (None, None) => asked + BACKGROUND,
+            (None, None) => asked + if inquiry.failing { FAILING } else { BACKGROUND },
             // Also when it is well again: what its server was last seen to be is true no more.
             (None, Some(_)) | (Some(_), None) => Now::ZERO,
         };
@@ -268,14 +274,16 @@ impl Core {
             self.on_server(key, answer);
         }
         let Some(target) = self.registry.targets.get(&id) else { return };
-        self.inquiries.note(target, checks(&report.examination), checked);
+        let checks = checks(&report.examination);
+        let failing = checks.iter().any(|check| !check.up);
+        self.inquiries.note(target, checks, checked);
         let hung = target.server_address().filter(|_| report.symptom == Some(Symptom::Hung));
         self.inquiries.hung.extend(hung);
         self.changed = true;
         let present = symptom(target);
         let (seen, looked) = (seen_of(target, present), looked_since(target));
         let Some(inquiry) = self.inquiries.targets.get_mut(&id) else { return };
-        inquiry.in_flight = false;
+        (inquiry.in_flight, inquiry.failing) = (false, failing);
         inquiry.behind = report.examination.behind_proxy().or(inquiry.behind);
         if present != Some(Symptom::Hung) {
             inquiry.answered_while_hung = None;
@@ -410,10 +418,9 @@ fn checks(examination: &Examination) -> Vec<ServerCheck> {
     let mut add = |check: &str, result: Option<(bool, u64)>| {
         checks.extend(result.map(|(up, micros)| ServerCheck { check: check.to_owned(), up, seconds: seconds(micros) }));
     };
-    add(
-        "dns",
-        examination.name.as_ref().map(|name| (matches!(name.resolution, Resolution::Found { .. }), name.micros)),
-    );
+    // What could not be asked says nothing about the name.
+    let asked = examination.name.as_ref().filter(|name| !matches!(name.resolution, Resolution::NotAsked(_)));
+    add("dns", asked.map(|name| (matches!(name.resolution, Resolution::Found { .. }), name.micros)));
     add("tcp", examination.connect.as_ref().map(passed));
     add("nfs", examination.null().map(passed));
     add("mountd", examination.mountd.as_ref().map(passed));

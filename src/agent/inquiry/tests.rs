@@ -7,6 +7,7 @@ use crate::mounts::{Process, View, mountinfo};
 use crate::probe::Identity;
 use crate::probe::image::Image;
 use crate::probe::pool::{Limits, Pool};
+use crate::server::examine::NameCheck;
 use crate::server::nfs::{Attributes, Fsid};
 
 const NOW: Now = Duration::from_secs(1000);
@@ -192,6 +193,18 @@ fn what_is_well_again_is_asked_about_at_once() {
     assert_eq!(Inquiries::due_at(Some(&hung), None), Some(Now::ZERO));
     let well = Inquiry { asked: Some(NOW), ..Inquiry::default() };
     assert_eq!(Inquiries::due_at(Some(&well), None), Some(NOW + BACKGROUND));
+    let nameless = Inquiry { failing: true, ..well };
+    assert_eq!(Inquiries::due_at(Some(&nameless), None), Some(NOW + FAILING), "its name may be back");
+}
+
+#[test]
+fn a_name_that_could_not_be_asked_for_is_not_called_gone() {
+    let with = |resolution| {
+        let name = NameCheck { name: "server.example".to_owned(), resolution, micros: 7 };
+        checks(&Examination { name: Some(name), ..Examination::default() })
+    };
+    assert!(!with(Resolution::Gone)[0].up);
+    assert!(with(Resolution::NotAsked("4 lookups are still waiting for the resolver".to_owned())).is_empty());
 }
 
 /// A pass over so many mounts that only a container has, of one server, all in this state.
