@@ -179,9 +179,11 @@ heal() {
     address_changed) move_server 10.0.1.7 10.0.1.1 ;;
     proxy_drop_nameless) restore_path; hosts 10.0.1.1 ;;
     proxy_dead) proxy_start ;;
-    grace) echo Y >/proc/fs/nfsd/v4_end_grace ;;
+    grace) end_grace ;;
     quota) /run/runner guest quota /dev/loop0 1000 free ;;
     unexport | unexport_beside) exports_up ;;
+    # The restarted server would keep a canary of v4.0 waiting for its grace period.
+    swap_same_size_used) end_grace; client_remount ;;
     swap_*) client_remount ;;
     rmsub) mkdir $EXP/d; client_remount ;;
     rmsub_held) kill "$(cat /run/holder.pid)"; mkdir $EXP/d; client_remount ;;
@@ -196,4 +198,5 @@ heal() {
   esac
 }
 
+end_grace() { echo Y >/proc/fs/nfsd/v4_end_grace; }
 wait_port_free() { while in_srv ss -Hltn 'sport = :2049' | grep -q .; do sleep 0.05; done; }
