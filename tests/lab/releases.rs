@@ -245,7 +245,12 @@ pub(crate) fn from_here(path: &str) -> Result<()> {
     let said = |wanted: fn(&Event) -> Option<String>| outcome.events().iter().find_map(|(_, event)| wanted(event));
     let place = said(|event| match event {
         Event::Entered(Isolation::Own) => Some("by a worker in a cgroup of its own".to_owned()),
-        Event::Entered(other) => Some(format!("by a worker in the agent's own cgroup ({other:?})")),
+        Event::Entered(Isolation::Failed(errno)) => {
+            Some(format!("by a worker that stays in the agent's cgroup (errno {errno})"))
+        }
+        Event::Entered(Isolation::Version1) => {
+            Some("by a worker that stays in the agent's cgroup (version 1)".to_owned())
+        }
         _ => None,
     });
     let stopped = said(|event| match event {
