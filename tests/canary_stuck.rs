@@ -41,6 +41,26 @@ fn a_canary_that_hangs_is_seen_and_ends_with_the_hang() {
     agent.eventually(&directory, PATIENCE, |mount| canary(mount).result == "failed");
 }
 
+/// As after the restart of a server that lets read, and keeps writers waiting.
+#[test]
+fn a_mount_that_answers_reads_again_is_well_when_its_canary_is_done() {
+    let Some(sandbox) = Sandbox::enter("a_mount_that_answers_reads_again_is_well_when_its_canary_is_done") else {
+        return;
+    };
+    let directory = sandbox.dir("fuse");
+    let mut fuse = FuseFs::mount(&directory, &["--allow-other"]);
+    let agent = Agent::start(&["--config", &config(&sandbox, "")]);
+    agent.eventually(&directory, PATIENCE, |mount| mount.state == State::Healthy && mount.canary.is_some());
+    fuse.order("hang");
+    let hung = agent.eventually(&directory, PATIENCE, is(State::Hung, Some(Cause::DaemonStuck)));
+    assert!(!hung.evidence.contains("reads are answered"), "{}", hung.evidence);
+    fuse.order("hang lookup");
+    let still = agent.eventually(&directory, PATIENCE, |mount| mount.evidence.contains("reads are answered"));
+    assert_eq!((still.state, still.since), (State::Hung, hung.since), "it was never well in between");
+    fuse.order("healthy");
+    agent.eventually(&directory, PATIENCE, |mount| mount.state != State::Hung);
+}
+
 #[test]
 fn a_canary_worker_that_cannot_be_killed_is_alone_and_the_next_agent_finds_it() {
     let test = "a_canary_worker_that_cannot_be_killed_is_alone_and_the_next_agent_finds_it";

@@ -207,35 +207,56 @@ impl Canary {
 }
 
 impl Core {
-    /// A look at a target ended: writes its canary if it has one and all was well.
-    pub(super) fn begin_canary(&mut self, id: TargetId, report: &ProbeReport) {
+    /// A look at a mount that did not answer was good, and it has a canary, which is written at once: it is well when that is
+    /// done, too. After its restart a server may let read and keep writers waiting, and a mount that is called healthy in
+    /// between alarms twice.
+    pub(super) fn may_recover(&mut self, id: TargetId, report: &ProbeReport) -> bool {
+        let now = self.now();
+        let Some(target) = self.registry.targets.get(&id) else { return false };
+        let observation = target.decision.as_ref().map(|decision| &decision.evidence.observation);
+        // Where only its canary hangs, the next one comes in its turn.
+        let read = matches!(observation, None | Some(Observation::Report(_)));
+        let stray =
+            self.canaries.home.as_ref().is_some_and(|home| home.strays.iter().any(|stray| stray.dev == target.dev));
+        let hung = target.memory.state == State::Hung && !read;
+        if !hung || stray || self.one_pass || !fits(report, self.config.slow) || self.canary_member(target).is_none() {
+            return false;
+        }
+        if let Some(target) = self.registry.targets.get_mut(&id) {
+            target.canary.get_or_insert_default().due = now;
+        }
+        true
+    }
+
+    /// A look at a target ended: writes its canary if it has one and all was well. Says whether it did. `judged`: that look was.
+    pub(super) fn begin_canary(&mut self, id: TargetId, report: &ProbeReport, judged: bool) -> bool {
         let now = self.now();
         self.drop_unwanted_canary(id);
         if !fits(report, self.config.slow) {
-            return;
+            return false;
         }
         if let Some(canary) = self.registry.targets.get_mut(&id).and_then(|target| target.canary.as_mut()) {
             canary.confirm_directory();
         }
         if self.canaries.switch.is_off() {
-            return;
+            return false;
         }
         self.ask_home(now);
-        let Some(target) = self.registry.targets.get(&id) else { return };
+        let Some(target) = self.registry.targets.get(&id) else { return false };
         // Probes come a little early at random; a canary is not put off a whole round for that.
         let due = target.canary.as_ref().is_none_or(|canary| canary.due <= now + self.config.interval / 2);
         if !due {
-            return;
+            return false;
         }
-        let Some(member) = self.canary_member(target).cloned() else { return };
-        let Some(home) = &self.canaries.home else { return };
+        let Some(member) = self.canary_member(target).cloned() else { return false };
+        let Some(home) = &self.canaries.home else { return false };
         let dev = target.dev;
         if let Some(stray) = home.strays.iter().find(|stray| stray.dev == dev) {
             // One that began just now may come back yet.
             let stuck = stray.stuck_millis.filter(|age| u128::from(*age) >= self.config.timeout.as_millis());
             self.canary_waits(id, stuck);
             self.judge_with_canary(id, Observation::Report(report.clone()));
-            return;
+            return false;
         }
         let spec = self.canary_spec(target, &member, home, now);
         let (pool, owner) = (self.canaries.pool.clone(), target.owner.clone());
@@ -244,8 +265,9 @@ impl Core {
         self.schedule.occupy(dev);
         self.running.spawn(async move {
             let outcome = pool.run(Job::Canary(Box::new(spec)), &owner, Class::Hopeful, deadline, deadline).await;
-            Event::Canaried { id, dev, report, outcome }
+            Event::Canaried { id, dev, report, judged, outcome }
         });
+        true
     }
 
     /// A canary is wanted where all is well so far, and did not come to its end yet: a pass that writes waits for it.
@@ -398,7 +420,13 @@ impl Core {
     }
 
     /// A canary came to its end, or missed a deadline.
-    pub(super) fn on_canaried(&mut self, id: TargetId, dev: Dev, report: ProbeReport, outcome: Outcome) {
+    pub(super) fn on_canaried(
+        &mut self,
+        id: TargetId,
+        dev: Dev,
+        (report, judged): (ProbeReport, bool),
+        outcome: Outcome,
+    ) {
         let now = self.now();
         if !matches!(outcome, Outcome::Missed { .. }) {
             self.schedule.reaped(dev, now);
@@ -414,7 +442,11 @@ impl Core {
             Outcome::NoRoom => self.canary_skipped(id, "no worker was free".to_owned()),
             Outcome::NotStarted(error) => self.canary_skipped(id, format!("no worker could be started: {error}")),
         }
-        self.judge_with_canary(id, Observation::Report(report));
+        if judged {
+            self.judge_with_canary(id, Observation::Report(report));
+        } else {
+            self.judge_report(id, report);
+        }
     }
 
     /// The lane stays taken until the killed worker is gone. One that does not die is said to the siblings.

@@ -70,7 +70,7 @@ pub(super) enum Event {
     /// Mount tables of containers were read.
     TablesRead { asked: Vec<Question>, at: Now, outcome: Outcome, took: Duration },
     /// A canary ended; `report` is the look that it followed.
-    Canaried { id: TargetId, dev: Dev, report: ProbeReport, outcome: Outcome },
+    Canaried { id: TargetId, dev: Dev, report: ProbeReport, judged: bool, outcome: Outcome },
     /// A killed worker whose miss proved nothing is still held by the kernel.
     Held { id: TargetId, dev: Dev, blocked: Blocked, gone: oneshot::Receiver<()> },
     /// A canary's worker was killed and does not die.

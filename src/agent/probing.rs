@@ -253,8 +253,11 @@ impl Core {
         if self.suspect(id, &report, now) {
             return;
         }
+        if self.may_recover(id, &report) && self.begin_canary(id, &report, false) {
+            return;
+        }
         self.judge_report(id, report.clone());
-        self.begin_canary(id, &report);
+        self.begin_canary(id, &report, true);
     }
 
     /// A target without identity, whose root could be identified now. Tried once a minute: the reason may come back.
