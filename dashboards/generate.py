@@ -91,10 +91,12 @@ def choice(name, label, metric):
 
 def fleet():
     board = Board("mountwarden-fleet", "Network mounts: fleet", [SOURCE])
-    board.number("Dead mounts", "sum(mountwarden_mount_up == bool 0)")
-    board.number("Nodes with dead mounts", "count(max by (instance) (mountwarden_mount_up == 0)) or vector(0)")
+    board.number("Dead mounts", "sum(mountwarden_mount_up == bool 0)", width=3)
+    board.number("Pods on dead mounts",
+                 f'count(count by (instance, namespace, pod) (mountwarden_pod_mount_state{{state=~"{DEAD}"}} == 1)) or vector(0)', width=3)
+    board.number("Nodes with dead mounts", "count(max by (instance) (mountwarden_mount_up == 0)) or vector(0)", width=3)
     board.number("Servers with dead mounts",
-                 f'count(count by (server) ((mountwarden_mount_up == 0) * {SERVER})) or vector(0)')
+                 f'count(count by (server) ((mountwarden_mount_up == 0) * {SERVER})) or vector(0)', width=3)
     board.number("Mounts unknown", 'sum(mountwarden_mounts{state="unknown"})')
     board.number("Mounts watched", "sum(mountwarden_mounts)", bad=False)
     board.number("Agents", "count(mountwarden_ready == 1)", bad=False)
