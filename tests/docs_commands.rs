@@ -242,6 +242,24 @@ fn kubectl_is_asked_for_objects_that_exist_and_promtool_for_files() {
     assert!(objects >= 4 && files >= 5, "only {objects} objects and {files} files were found");
 }
 
+/// `docker build` sees what `.dockerignore` lets through; what is missing there is missed only at a newcomer's.
+#[test]
+fn docker_build_is_given_all_that_the_build_reads() {
+    let list = read(".dockerignore");
+    let given: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let inside = |path: &str| given.iter().any(|one| path == *one || path.starts_with(&format!("{one}/")));
+    // Read by cargo, by rustup, by the templates' macro and by the Dockerfile.
+    for needed in ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "askama.toml", "packaging/static.sh"] {
+        assert!(root().join(needed).exists() && inside(needed), "{needed}");
+    }
+    // Cargo wants the sources of every target that has a path of its own.
+    let manifest = read("Cargo.toml");
+    let targets = manifest.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
+    let missing: Vec<_> = targets.filter(|path| !inside(path)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(inside("src/main.rs") && !inside("docs/release.md") && !inside("target/debug/mountwarden"));
+}
+
 #[test]
 fn words_are_read_as_a_shell_reads_them() {
     assert_eq!(words_of("a 'b c' \"d\"e # f"), ["a", "b c", "de"]);
