@@ -49,7 +49,7 @@ enum Command {
     Status(status::StatusArgs),
     /// Run the coordinator: decide in a cluster which pods on dead mounts are evicted.
     #[command(after_help = help::COORDINATE)]
-    Coordinate(Settings),
+    Coordinate(settings::Chosen<coordinate::Used>),
     /// Remove what the agents leave in the cluster: NodeMounts and Node conditions.
     #[command(after_help = help::CLEANUP)]
     Cleanup(cleanup::CleanupArgs),

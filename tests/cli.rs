@@ -217,6 +217,26 @@ fn a_coordinator_without_a_cluster_says_how_to_name_one() {
     assert!(err.contains("cannot use the kubeconfig /nowhere/config: "), "{err}");
 }
 
+#[test]
+fn a_coordinator_lists_and_takes_the_settings_that_it_uses() {
+    let (_, help, _) = run(&mut mountwarden(&["coordinate", "--help"]));
+    let flags: Vec<&str> = help
+        .split_whitespace()
+        .filter(|word| word.starts_with("--"))
+        .filter(|word| help.contains(&format!("  {word} <")))
+        .collect();
+    let used = ["--config", "--listen", "--listen-ui", "--remedy-mode", "--kubeconfig", "--log-format", "--log-level"];
+    assert_eq!(flags, used, "{help}");
+    let (code, _, err) = run(&mut mountwarden(&["coordinate", "--interval", "5s"]));
+    assert!(code == 64 && err.contains("'--interval'"), "{code}: {err}");
+    // What is the agents' business may be in the file that both are given, and in the environment.
+    let shared = file("interval: 20s\nremedy:\n  mode: dry-run\n");
+    let mut command =
+        mountwarden(&["coordinate", "--kubeconfig", "/nowhere/config", "--config", shared.path().to_str().unwrap()]);
+    let (code, _, err) = run(command.env("MOUNTWARDEN_PROC_ROOT", "/host/proc"));
+    assert!(code == 1 && err.contains("/nowhere/config"), "{code}: {err}");
+}
+
 /// Answers one request with `answer`; then keeps the connection open until the client ends it.
 fn agent(answer: Vec<u8>) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

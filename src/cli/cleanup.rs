@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::Args;
 
 use super::output::{complain, print};
-use super::{Exit, run, settings};
+use super::settings::{Choice, Chosen};
+use super::{Exit, run};
 use crate::cluster::cleanup::{self, Removed};
-use crate::config::schema::{Flag, KEYS, Key};
-use crate::config::{Config, OnOff, Overrides};
+use crate::config::{Config, OnOff};
 
 /// The command line of `cleanup`.
 #[derive(Args)]
@@ -16,49 +16,19 @@ pub(super) struct CleanupArgs {
     #[arg(long, help = "Only say what would be removed; nothing is changed")]
     dry_run: bool,
     #[command(flatten)]
-    settings: ClusterSettings,
+    settings: Chosen<Place>,
 }
 
-/// `--config` and `--kubeconfig`: what says where the cluster is.
-struct ClusterSettings(settings::Settings);
+/// What says where the cluster is.
+enum Place {}
 
-fn kubeconfig() -> Option<(&'static Key, Flag)> {
-    KEYS.iter().find(|key| key.name == "kubernetes.kubeconfig").and_then(|key| key.flag.map(|flag| (key, flag)))
-}
-
-impl Args for ClusterSettings {
-    fn augment_args(command: Command) -> Command {
-        let command = command.arg(settings::config_flag());
-        kubeconfig().into_iter().fold(command, |command, (key, flag)| command.arg(settings::setting_flag(key, flag)))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for ClusterSettings {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Self::from_arg_matches_mut(&mut matches.clone())
-    }
-
-    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        let mut overrides = Overrides::default();
-        if let Some((key, flag)) = kubeconfig() {
-            settings::take(&mut overrides, matches, key, flag);
-        }
-        Ok(ClusterSettings(settings::Settings { file: settings::config_file(matches), overrides }))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
+impl Choice for Place {
+    const NAMES: &'static [&'static str] = &["kubernetes.kubeconfig"];
 }
 
 /// Removes, and says what.
 pub(super) fn cleanup(arguments: &CleanupArgs) -> Exit {
-    match arguments.settings.0.load() {
+    match arguments.settings.load() {
         Ok(config) if config.kubernetes == OnOff::Off => {
             complain("kubernetes.enabled is off in this configuration, so there is no cluster to clean up");
             Exit::Config

@@ -64,7 +64,8 @@ Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.
 pub(super) const COORDINATE: &str = "\
 Touches no mount. Of several coordinators one leads, by a Lease. With remedy.mode observe, the
 default, it evicts nobody. /metrics, /healthz and /readyz are on --listen, /api/v1/decisions is on
---listen-ui. See docs/remedy.md.
+--listen-ui. See docs/remedy.md. The file may be the one of the agents: of it the coordinator uses
+remedy and unstick, and what has a flag here.
 Exits 0 on SIGTERM and SIGINT, 1 when it cannot run, 64 usage, 78 configuration.";
 
 pub(super) const CHECK: &str = "\

@@ -1,5 +1,6 @@
 //! The flags of all settings, made from [`crate::config::schema::KEYS`], with their environment twins.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use clap::builder::ValueParser;
@@ -23,7 +24,7 @@ const CONFIG: Flag = Flag { name: "config", env: "MOUNTWARDEN_CONFIG", value: "F
 /// What Kubernetes manifests call the node's name by custom (`fieldRef: spec.nodeName`).
 const NODE_NAME: &str = "NODE_NAME";
 
-const HEADING: &str = "Settings (--log-level is MOUNTWARDEN_LOG_LEVEL in the environment, and so on)";
+pub(super) const HEADING: &str = "Settings (--log-level is MOUNTWARDEN_LOG_LEVEL in the environment, and so on)";
 
 /// Columns of the flags' explanations; the longest flag needs 32 beside it.
 const HELP_COLUMNS: usize = 66;
@@ -34,19 +35,31 @@ impl Settings {
     }
 }
 
-/// The `--config` flag; commands with few settings have it too.
-pub(super) fn config_flag() -> Arg {
+/// Which settings a command takes as flags. What it does not use is no flag of it: a flag that does nothing misleads.
+pub(super) trait Choice {
+    /// Names of the settings, as in [`KEYS`]; each has a flag.
+    const NAMES: &'static [&'static str];
+    /// What stands above them in `--help`.
+    const HEADING: Option<&'static str> = None;
+}
+
+/// `--config` and the settings of a [`Choice`]. The file and the environment may set the others too: they are shared.
+pub(super) struct Chosen<C>(Settings, PhantomData<C>);
+
+impl<C> Chosen<C> {
+    pub(super) fn load(&self) -> Result<Config, ConfigErrors> {
+        self.0.load()
+    }
+}
+
+/// The `--config` flag.
+fn config_flag() -> Arg {
     let arg = Arg::new(CONFIG.name).long(CONFIG.name).value_name(CONFIG.value).help("The configuration, a YAML file");
     with_twin(arg, CONFIG.env).value_parser(clap::value_parser!(PathBuf))
 }
 
-/// What `--config` says.
-pub(super) fn config_file(matches: &mut ArgMatches) -> Option<PathBuf> {
-    matches.remove_one(CONFIG.name)
-}
-
 /// The flag of one setting.
-pub(super) fn setting_flag(key: &'static Key, flag: Flag) -> Arg {
+fn setting_flag(key: &'static Key, flag: Flag) -> Arg {
     let field = key.field;
     let check = move |text: &str| field.check(text).map(|()| text.to_owned());
     let arg = Arg::new(flag.name)
@@ -76,7 +89,7 @@ fn with_twin(arg: Arg, env: &'static str) -> Arg {
 }
 
 /// Moves what the command line and the environment say about `key` into `overrides`.
-pub(super) fn take(overrides: &mut Overrides, matches: &mut ArgMatches, key: &'static Key, flag: Flag) {
+fn take(overrides: &mut Overrides, matches: &mut ArgMatches, key: &'static Key, flag: Flag) {
     let origin = match matches.value_source(flag.name) {
         Some(ValueSource::CommandLine) => Origin::Flag(flag.name),
         Some(ValueSource::EnvVariable) => Origin::Env(flag.env),
@@ -86,15 +99,33 @@ pub(super) fn take(overrides: &mut Overrides, matches: &mut ArgMatches, key: &'s
     overrides.set(key, origin, texts);
 }
 
-/// All settings that have a flag.
-fn flagged() -> impl Iterator<Item = (&'static Key, Flag)> {
-    KEYS.iter().filter_map(|key| key.flag.map(|flag| (key, flag)))
+/// The settings that have a flag and that `has` names.
+fn flagged(has: impl Fn(&Key) -> bool) -> impl Iterator<Item = (&'static Key, Flag)> {
+    KEYS.iter().filter(move |key| has(key)).filter_map(|key| key.flag.map(|flag| (key, flag)))
+}
+
+fn augment(command: Command, has: impl Fn(&Key) -> bool, heading: Option<&'static str>) -> Command {
+    let command = command.arg(config_flag());
+    flagged(has).fold(command, |command, (key, flag)| command.arg(setting_flag(key, flag).help_heading(heading)))
+}
+
+fn read(matches: &mut ArgMatches, has: impl Fn(&Key) -> bool) -> Settings {
+    let mut settings = Settings { file: matches.remove_one(CONFIG.name), overrides: Overrides::default() };
+    for (key, flag) in flagged(has) {
+        take(&mut settings.overrides, matches, key, flag);
+        let by_custom = (key.name == "node_name" && !settings.overrides.has(key.name))
+            .then(|| std::env::var(NODE_NAME).ok())
+            .flatten();
+        if let Some(name) = by_custom.filter(|name| !name.is_empty()) {
+            settings.overrides.set(key, Origin::Env(NODE_NAME), vec![name]);
+        }
+    }
+    settings
 }
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
-        let command = command.arg(config_flag());
-        flagged().fold(command, |command, (key, flag)| command.arg(setting_flag(key, flag).help_heading(HEADING)))
+        augment(command, |_| true, Some(HEADING))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -108,17 +139,32 @@ impl FromArgMatches for Settings {
     }
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        let mut settings = Settings { file: config_file(matches), overrides: Overrides::default() };
-        for (key, flag) in flagged() {
-            take(&mut settings.overrides, matches, key, flag);
-            let by_custom = (key.name == "node_name" && !settings.overrides.has(key.name))
-                .then(|| std::env::var(NODE_NAME).ok())
-                .flatten();
-            if let Some(name) = by_custom.filter(|name| !name.is_empty()) {
-                settings.overrides.set(key, Origin::Env(NODE_NAME), vec![name]);
-            }
-        }
-        Ok(settings)
+        Ok(read(matches, |_| true))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl<C: Choice> Args for Chosen<C> {
+    fn augment_args(command: Command) -> Command {
+        augment(command, |key| C::NAMES.contains(&key.name), C::HEADING)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<C: Choice> FromArgMatches for Chosen<C> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Chosen(read(matches, |key| C::NAMES.contains(&key.name)), PhantomData))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

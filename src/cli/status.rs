@@ -4,16 +4,16 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::Args;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::check::Form;
-use super::{Exit, run, settings};
-use crate::config::schema::{Flag, KEYS, Key};
-use crate::config::{Config, Overrides};
+use super::settings::{Choice, Chosen};
+use super::{Exit, run};
+use crate::config::Config;
 use crate::snapshot::{SCHEMA, Snapshot};
 
 /// The whole exchange; the agent answers from memory, in milliseconds.
@@ -59,44 +59,14 @@ pub(super) struct StatusArgs {
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
-    settings: UiSettings,
+    settings: Chosen<Place>,
 }
 
-/// `--config` and `--listen-ui`: what says where the agent of this host listens.
-struct UiSettings(settings::Settings);
+/// What says where the agent of this host listens.
+enum Place {}
 
-fn listen_ui() -> Option<(&'static Key, Flag)> {
-    KEYS.iter().find(|key| key.name == "listen_ui").and_then(|key| key.flag.map(|flag| (key, flag)))
-}
-
-impl Args for UiSettings {
-    fn augment_args(command: Command) -> Command {
-        let command = command.arg(settings::config_flag());
-        listen_ui().into_iter().fold(command, |command, (key, flag)| command.arg(settings::setting_flag(key, flag)))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for UiSettings {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Self::from_arg_matches_mut(&mut matches.clone())
-    }
-
-    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        let mut overrides = Overrides::default();
-        if let Some((key, flag)) = listen_ui() {
-            settings::take(&mut overrides, matches, key, flag);
-        }
-        Ok(UiSettings(settings::Settings { file: settings::config_file(matches), overrides }))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
+impl Choice for Place {
+    const NAMES: &'static [&'static str] = &["listen_ui"];
 }
 
 /// Asks, and prints like `check`.
@@ -111,7 +81,7 @@ pub(super) fn status(arguments: &StatusArgs) -> Exit {
 fn ask_agent(arguments: &StatusArgs) -> anyhow::Result<Snapshot> {
     let address = match arguments.address.as_deref().filter(|address| !address.is_empty()) {
         Some(address) => address.to_owned(),
-        None => address_of(&arguments.settings.0.load()?)?,
+        None => address_of(&arguments.settings.load()?)?,
     };
     let runtime = run::runtime()?;
     let result = runtime.block_on(async {
