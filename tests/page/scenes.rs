@@ -131,15 +131,15 @@ pub(crate) fn all() -> Vec<(&'static str, Snapshot)> {
 fn healthy() -> Snapshot {
     let mut snapshot = base();
     let like = snapshot.mounts[0].clone();
-    let paths = [
-        "/mnt/home",
-        "/mnt/archive",
-        "/mnt/models",
-        "/srv/www",
-        "/var/lib/kubelet/pods/*/volumes/kubernetes.io~nfs/uploads",
+    let mounts = [
+        ("srv", "/a", "/mnt/home"),
+        ("fs-0123456789abcdef0", "/", "/mnt/archive"),
+        ("fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com", "/", "/mnt/models"),
+        ("nas.example", "/export", "/srv/www"),
+        ("nas.example", "/export", "/var/lib/kubelet/pods/*/volumes/kubernetes.io~nfs/uploads"),
     ];
-    snapshot.mounts =
-        paths.iter().map(|path| mount(&like, "nas.example", "/export", path, State::Healthy, None, 86_400.0)).collect();
+    let healthy = |(server, export, path)| mount(&like, server, export, path, State::Healthy, None, 86_400.0);
+    snapshot.mounts = mounts.map(healthy).to_vec();
     count(&mut snapshot);
     snapshot
 }
