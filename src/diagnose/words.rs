@@ -115,7 +115,7 @@ pub fn todo(cause: Cause, facts: &Facts<'_>) -> Vec<String> {
             "If the file service hangs for good, restart it: clients go on by themselves.".to_owned(),
         ],
         Cause::DnsFailed if facts.efs => vec![
-            "The name of a file system leads somewhere only inside its VPC, with DNS resolution and DNS hostnames of the VPC switched on: look at both, and at the region (--region).".to_owned(),
+            "The name of a file system leads somewhere only inside its VPC, from a zone that has a mount target, with DNS resolution and DNS hostnames of the VPC switched on: look at all three, and at the region (--region).".to_owned(),
             format!("Repair it until `getent ahosts {server}` prints an address on this host."),
         ],
         Cause::DnsFailed => vec![
