@@ -21,6 +21,7 @@ use crate::pods::names::{PodName, PodNames, VolumeName, VolumeOrigin};
 use crate::server::proxy;
 use crate::snapshot::PendingVolume;
 use crate::verdict::Finding;
+use crate::verdict::findings::advice_to_share;
 
 /// A volume that a pod waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,9 +97,6 @@ pub fn waiting(names: &PodNames, mounted: &HashSet<(String, String)>) -> Vec<Wai
     all
 }
 
-/// What to do about a volume that is not shared between nodes.
-const ADVICE: &str = "To start this pod put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet).";
-
 /// Volumes for one node at a time that a pod of another node has: pods that expect to share what is not shared.
 #[must_use]
 pub fn not_shared(names: &PodNames) -> Vec<PendingVolume> {
@@ -113,7 +111,7 @@ pub fn not_shared(names: &PodNames) -> Vec<PendingVolume> {
                 blocked: true,
                 finding: Some(Finding::NotShared),
                 evidence: format!("Claim {claim} is for one node at a time (ReadWriteOnce), and {holder} has it."),
-                advice: ADVICE.to_owned(),
+                advice: format!("To start this pod {}.", advice_to_share()),
                 ..PendingVolume::default()
             })
         };
@@ -194,6 +192,7 @@ mod tests {
         let held = || vec![disk(Some("pod shop/web-1 on node node-b"))];
         let rows = not_shared(&names(held(), Some(7)));
         assert_eq!((rows.len(), rows[0].blocked, rows[0].why()), (1, true, "not_shared"));
+        assert!(rows[0].advice.contains("ReadWriteMany") && !rows[0].advice.contains("anew"), "{rows:?}");
         assert!(rows[0].evidence.contains("Claim data") && rows[0].evidence.contains("on node node-b"), "{rows:?}");
         assert!(not_shared(&names(held(), None)).is_empty(), "it does not wait");
         assert!(not_shared(&names(vec![disk(None)], Some(7))).is_empty());

@@ -81,7 +81,8 @@ findings! {
     PeerSilent = "peer_silent",
     /// Another node's record is seen here later than it was written.
     PeerLate = "peer_late",
-    /// A pod waits for a volume for one node that a pod of another node has.
+    /// A pod waits for a volume for one node that a pod of another node has; or, on a mount, a container has the node's disk
+    /// in place of what others have on the network.
     NotShared = "not_shared",
 }
 
@@ -115,6 +116,12 @@ impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+/// What to do about a pod that waits for a volume that is not shared between nodes.
+#[must_use]
+pub fn advice_to_share() -> &'static str {
+    words::WAITS.advice
 }
 
 /// Findings by mount, in the order of [`Finding::ALL`]; mounts without any are left out.

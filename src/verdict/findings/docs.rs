@@ -16,9 +16,9 @@ findings:
   silence: [soft_writable]
 ```
 
-NFS alone is looked at, as options of other filesystems say other things; `not_shared` is about pods: of one that
-does not start, and stands with it ([kubernetes.md](kubernetes.md#pods-that-do-not-start)), or of containers that do not have what others have of one volume
-([kubernetes.md](kubernetes.md#what-containers-are-meant-to-share)). `address_drift` needs the server's name resolved
+NFS alone is looked at, as options of other filesystems say other things; `not_shared` is about pods and has two cases: of a pod that
+does not start it stands with the pod ([kubernetes.md](kubernetes.md#pods-that-do-not-start)), of containers that do not have what others have of one volume
+with the mount ([kubernetes.md](kubernetes.md#what-containers-are-meant-to-share)). `address_drift` needs the server's name resolved
 anew and is reported only where the agent does that.
 
 | finding | is the case | comes of it | what to do | says who |
@@ -30,17 +30,18 @@ anew and is reported only where the agent does that.
 pub fn markdown() -> String {
     let mut page = String::from(HEAD);
     for finding in Finding::ALL {
-        let words = words::of(*finding);
-        let sources: Vec<String> = words.sources.iter().map(link).collect();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            page,
-            "| `{finding}` | {} | {} | {} | {} |",
-            words.means,
-            words.consequence,
-            words.advice,
-            sources.join(", ")
-        );
+        for words in words::cases(*finding) {
+            let sources: Vec<String> = words.sources.iter().map(link).collect();
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                page,
+                "| `{finding}` | {} | {} | {} | {} |",
+                words.means,
+                words.consequence,
+                words.advice,
+                sources.join(", ")
+            );
+        }
     }
     page
 }

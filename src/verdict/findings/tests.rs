@@ -228,10 +228,27 @@ fn words_are_those_of_the_json_document_and_lead_back() {
     for finding in Finding::ALL {
         assert_eq!(serde_json::to_string(finding).unwrap(), format!("\"{finding}\""));
         assert_eq!(Finding::from_word(finding.as_str()), Some(*finding));
-        let texts = [finding.means(), finding.consequence(), finding.advice()];
-        assert!(texts.iter().all(|text| !text.is_empty() && !text.ends_with('.') && !text.contains('|')), "{finding}");
+        for words in words::cases(*finding) {
+            let texts = [words.means, words.consequence, words.advice];
+            assert!(
+                texts.iter().all(|text| !text.is_empty() && !text.ends_with('.') && !text.contains('|')),
+                "{finding}"
+            );
+        }
     }
     assert_eq!(Finding::from_word("Soft"), None);
+}
+
+#[test]
+fn each_case_of_what_is_not_shared_has_words_of_its_own() {
+    let [waits, apart] = &words::cases(Finding::NotShared)[..] else { panic!("two cases") };
+    assert_eq!(apart.advice, Finding::NotShared.advice(), "on a mount it is of containers");
+    assert!(waits.advice.contains("ReadWriteMany") && !apart.advice.contains("ReadWriteMany"));
+    assert!(apart.advice.contains("start it anew") && !waits.advice.contains("anew"));
+    assert!(waits.means.contains("ReadWriteOnce") && !apart.means.contains("ReadWriteOnce"));
+    assert!(waits.consequence.contains("never starts") && apart.consequence.contains("never sees"));
+    let page = markdown();
+    assert_eq!(page.matches("| `not_shared` | ").count(), 2);
 }
 
 #[test]

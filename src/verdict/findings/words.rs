@@ -32,14 +32,25 @@ const CANARY: Source = ("canaries", "canary.md");
 const KUBELET: Source = ("measured on a kubelet", "kubernetes.md");
 const MEASURED: Source = ("measured in the lab", "");
 
+/// `not_shared` of a pod that waits: it stands with the pod, as there is no mount yet. On a mount it is of containers.
+pub(super) const WAITS: Words = Words {
+    means: "a pod waits for a volume that only one node can have at a time (ReadWriteOnce, a disk), and a pod of another node has it",
+    consequence: "the pod never starts while the other one runs",
+    advice: "put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet)",
+    sources: &[ACCESS_MODES],
+};
+
+/// The words of each case of a finding.
+pub(super) fn cases(finding: Finding) -> Vec<Words> {
+    let waits = (finding == Finding::NotShared).then_some(WAITS);
+    waits.into_iter().chain([of(finding)]).collect()
+}
+
+/// The words of a finding on a mount.
 pub(super) fn of(finding: Finding) -> Words {
     match finding {
-        Finding::MaybeReplaced
-        | Finding::Hidden
-        | Finding::AddressDrift
-        | Finding::ReadonlySuperblock
-        | Finding::NotShared => seen(finding),
-        Finding::OnNodeDisk | Finding::OldCopy => contained(finding),
+        Finding::MaybeReplaced | Finding::Hidden | Finding::AddressDrift | Finding::ReadonlySuperblock => seen(finding),
+        Finding::OnNodeDisk | Finding::OldCopy | Finding::NotShared => contained(finding),
         Finding::CanaryRefused
         | Finding::UnreadableByB
         | Finding::UnreadableEntries
@@ -66,12 +77,6 @@ fn seen(finding: Finding) -> Words {
             advice: "see both with `findmnt -R`, unmount what is too much, and look for a second fstab line or unit",
             sources: &[MOUNTINFO],
         },
-        Finding::NotShared => Words {
-            means: "a pod waits for a volume that only one node can have at a time (ReadWriteOnce, a disk), and a pod of another node has it; or two containers of this node mount one claim or hostPath, and one has it on the network, the other on the node's disk",
-            consequence: "the pods do not share their data as they are meant to: the one never starts while the other runs, or what the one writes the other never sees",
-            advice: "put what pods share on a volume with ReadWriteMany (NFS, EFS), or run all of them on one node (podAffinity), or give each a claim of its own (StatefulSet); a container that has the node's disk has to be started anew after the network filesystem was mounted on the host (first save what it wrote), and mountPropagation HostToContainer spares it that",
-            sources: &[ACCESS_MODES, PROPAGATION],
-        },
         Finding::ReadonlySuperblock => Words {
             means: "the mount is read-write, the superblock below it read-only",
             consequence: "each write fails with EROFS although the mount's own options promise otherwise",
@@ -95,6 +100,12 @@ fn contained(finding: Finding) -> Words {
             consequence: "what it writes is seen by nobody else, fills the node's disk, and is hidden or deleted once the volume is mounted again or the pod goes",
             advice: "stop the pod now (`kubectl delete pod POD` when its owner makes a new one), save what lies in the volume's directory on the node while nothing is mounted there, and find out who unmounted it",
             sources: &[KUBELET],
+        },
+        Finding::NotShared => Words {
+            means: "two containers of this node mount one claim or hostPath, and one has it on the network, the other on the node's disk",
+            consequence: "what the one writes the other never sees, though both go on",
+            advice: "save what the container on the node's disk wrote, and start it anew now that the network filesystem is mounted on the host (`kubectl delete pod POD` when its owner makes a new one); mountPropagation HostToContainer spares it that next time",
+            sources: &[PROPAGATION],
         },
         _ => Words {
             means: "the host mounted it anew or unmounted it, and a container kept the old mount, which still works",
