@@ -39,7 +39,7 @@ const SAMPLE: usize = 4;
 /// Other nodes that are shown one by one; the worst come first.
 const SHOWN_PEERS: usize = 16;
 
-/// The root's entries are looked at so often.
+/// The root's entries are looked at so often, and with the next canary where other containers have the mount.
 const ENTRIES_EVERY: Duration = Duration::from_secs(600);
 
 /// Containers whose ids are tried on the entries of one mount, and those that are told.
@@ -95,6 +95,17 @@ pub(super) fn globs(config: &Config) -> GlobSet {
     set.build().unwrap_or_else(|_| GlobSet::empty())
 }
 
+/// What a canary was begun with.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// The look that it followed.
+    report: ProbeReport,
+    /// That look was judged.
+    judged: bool,
+    /// On whose behalf entries are looked at.
+    users: Vec<EntryUser>,
+}
+
 /// What is known of one target's canary.
 #[derive(Debug, Default)]
 pub(super) struct Canary {
@@ -113,6 +124,8 @@ pub(super) struct Canary {
     written_to: Option<Vec<u8>>,
     cursor: u64,
     entries_at: Option<Now>,
+    /// On whose behalf they were looked at.
+    entries_for: Vec<EntryUser>,
     entries: Option<Entries>,
     reader: Option<ReaderEnd>,
     refusal: Option<Refusal>,
@@ -185,6 +198,11 @@ impl Canary {
         if word == "ok" || word == "late" {
             self.last_success = Some(unix);
         }
+    }
+
+    /// The root's entries are to be looked at again.
+    fn wants_entries(&self, users: &[EntryUser], now: Now) -> bool {
+        self.entries_at.is_none_or(|at| now.saturating_sub(at) >= ENTRIES_EVERY) || self.entries_for != users
     }
 
     /// After a good end the next one comes an interval later; after a bad one sooner, and ever less so.
@@ -260,12 +278,12 @@ impl Core {
         }
         let spec = self.canary_spec(target, &member, home, now);
         let (pool, owner) = (self.canaries.pool.clone(), target.owner.clone());
-        let (deadline, report) = (self.config.timeout, report.clone());
+        let (deadline, report, users) = (self.config.timeout, report.clone(), spec.users.clone());
         // The probe that was in the lane has just ended; nobody else may come before the canary is done.
         self.schedule.occupy(dev);
         self.running.spawn(async move {
             let outcome = pool.run(Job::Canary(Box::new(spec)), &owner, Class::Hopeful, deadline, deadline).await;
-            Event::Canaried { id, dev, report, judged, outcome }
+            Event::Canaried { id, dev, begun: Begun { report, judged, users }, outcome }
         });
         true
     }
@@ -309,8 +327,8 @@ impl Core {
             seq: known.map_or(0, |canary| canary.seq),
             interval: promise.as_secs().max(1),
         };
-        let looked = known.and_then(|canary| canary.entries_at);
-        let look = !self.one_pass && looked.is_none_or(|at| now.saturating_sub(at) >= ENTRIES_EVERY);
+        let users = if self.one_pass { Vec::new() } else { self.entry_users(target) };
+        let look = !self.one_pass && known.is_none_or(|canary| canary.wants_entries(&users, now));
         CanarySpec {
             place: place(member, target.dev, &self.config.proc_root),
             record,
@@ -322,7 +340,7 @@ impl Core {
             sample: if self.one_pass { 0 } else { SAMPLE },
             cursor: known.map_or(0, |canary| canary.cursor),
             ask: known.map(|canary| canary.peers.to_ask(SAMPLE)).unwrap_or_default(),
-            users: if look { self.entry_users(target) } else { Vec::new() },
+            users,
             entries: look,
             cgroup: CgroupSpec { proc_root: self.proc_root_bytes(), run: self.canaries.run.clone(), dev: target.dev },
         }
@@ -424,7 +442,7 @@ impl Core {
         &mut self,
         id: TargetId,
         dev: Dev,
-        (report, judged): (ProbeReport, bool),
+        Begun { report, judged, users }: Begun,
         outcome: Outcome,
     ) {
         let now = self.now();
@@ -432,7 +450,7 @@ impl Core {
             self.schedule.reaped(dev, now);
         }
         match outcome {
-            Outcome::Answered(Answer::Canary(canary)) => self.take_canary(id, *canary),
+            Outcome::Answered(Answer::Canary(canary)) => self.take_canary(id, *canary, users),
             Outcome::Missed { blocked, gone } => {
                 self.await_canary(id, dev, gone);
                 self.canary_missed(id, blocked);
@@ -501,7 +519,7 @@ impl Core {
         self.changed = true;
     }
 
-    fn take_canary(&mut self, id: TargetId, report: CanaryReport) {
+    fn take_canary(&mut self, id: TargetId, report: CanaryReport, users: Vec<EntryUser>) {
         self.note_isolation(report.isolation);
         self.stats.canary_records_refused_total += report.peers.refused;
         self.stats.canary_records_collected_total += report.peers.collected;
@@ -527,7 +545,7 @@ impl Core {
             _ => {}
         }
         if report.entries.is_some() {
-            (canary.entries_at, canary.entries) = (Some(now), report.entries);
+            (canary.entries_at, canary.entries, canary.entries_for) = (Some(now), report.entries, users);
         }
         if let Some(own) = report.written {
             let asked = canary.peers.to_ask(SAMPLE);

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::book::{Book, Turn};
-use super::canary::{self, Canaries};
+use super::canary::{self, Begun, Canaries};
 use super::containers::{Containers, Question, Volumes, commons};
 use super::history::History;
 use super::inquiry::{self, Inquiries};
@@ -69,8 +69,8 @@ pub(super) enum Event {
     Scanned { outcome: Outcome, took: Duration },
     /// Mount tables of containers were read.
     TablesRead { asked: Vec<Question>, at: Now, outcome: Outcome, took: Duration },
-    /// A canary ended; `report` is the look that it followed.
-    Canaried { id: TargetId, dev: Dev, report: ProbeReport, judged: bool, outcome: Outcome },
+    /// A canary ended.
+    Canaried { id: TargetId, dev: Dev, begun: Begun, outcome: Outcome },
     /// A killed worker whose miss proved nothing is still held by the kernel.
     Held { id: TargetId, dev: Dev, blocked: Blocked, gone: oneshot::Receiver<()> },
     /// A canary's worker was killed and does not die.

@@ -42,9 +42,7 @@ impl Core {
             }
             Event::Counted { view, outcome, took } => self.on_counted(view, outcome, took),
             Event::Signalled { outcome, took } => self.on_signals(outcome, took),
-            Event::Canaried { id, dev, report, judged, outcome } => {
-                self.on_canaried(id, dev, (report, judged), outcome);
-            }
+            Event::Canaried { id, dev, begun, outcome } => self.on_canaried(id, dev, begun, outcome),
             Event::Held { id, dev, blocked, gone } => self.on_held(id, dev, blocked, gone),
             Event::CanaryStuck { id, dev, gone } => self.on_canary_stuck(id, dev, gone),
             Event::CanaryHome { outcome } => self.on_canary_home(outcome),

@@ -20,9 +20,15 @@ use crate::story::apiserver::{ApiServer, objects};
 use crate::surface::{self, AGENT};
 use crate::uml::{Heard, Host};
 
+mod ids;
+mod keep;
+
+pub(crate) use keep::Keep;
+use keep::keep;
+
 const NODE: &str = "lab-node";
 const NAMESPACE: &str = "shop";
-const VOLUME: &str = "pv-data";
+const VOLUME: Volume = Volume { name: "pv-data", claim: "data", directory: "/" };
 const KUBELET: &str = "/mnt/kubelet";
 const CGROUP: &str = "/sys/fs/cgroup";
 /// Where containers see their volume.
@@ -36,6 +42,7 @@ const CONFIG: &str = "\
 interval: 3s
 timeout: 3s
 backoff_max: 6s
+canary: {mounts: ['/mnt/kubelet/pods/*/volumes/kubernetes.io~nfs/pv-ids'], interval: 3s}
 remedy: {mode: dry-run, grace: 5s}
 ";
 
@@ -51,16 +58,41 @@ pub(crate) enum Copy {
 struct Pod {
     name: &'static str,
     uid: &'static str,
+    volume: Volume,
     copy: Copy,
     /// Only this directory of the volume is mounted.
     sub_path: Option<&'static str>,
+    /// Whom its container runs as, user and group; root where nothing is said.
+    user: Option<u32>,
+}
+
+/// A claim of the namespace and what it is bound to.
+struct Volume {
+    name: &'static str,
+    claim: &'static str,
+    /// This directory of the export.
+    directory: &'static str,
+}
+
+impl Volume {
+    fn put(&self, api: &ApiServer) {
+        let three = std::env::var("LAB_VERSION").is_ok_and(|version| version == "3");
+        let export =
+            if three { format!("/mnt/exp{}", self.directory.trim_end_matches('/')) } else { self.directory.into() };
+        api.put(objects::claim(NAMESPACE, self.claim, self.name));
+        api.put(objects::volume(self.name, "10.0.1.1", &export, (NAMESPACE, self.claim)));
+    }
 }
 
 const PODS: [Pod; 3] = [
-    Pod { name: "web-0", uid: "0b2e7d6c-9f0c-4c29-8a40-000000000001", copy: Copy::Private, sub_path: None },
-    Pod { name: "web-1", uid: "0b2e7d6c-9f0c-4c29-8a40-000000000002", copy: Copy::Slave, sub_path: None },
-    Pod { name: "web-2", uid: "0b2e7d6c-9f0c-4c29-8a40-000000000003", copy: Copy::Private, sub_path: Some("d") },
+    web("web-0", "0b2e7d6c-9f0c-4c29-8a40-000000000001", Copy::Private, None),
+    web("web-1", "0b2e7d6c-9f0c-4c29-8a40-000000000002", Copy::Slave, None),
+    web("web-2", "0b2e7d6c-9f0c-4c29-8a40-000000000003", Copy::Private, Some("d")),
 ];
+
+const fn web(name: &'static str, uid: &'static str, copy: Copy, sub_path: Option<&'static str>) -> Pod {
+    Pod { name, uid, volume: VOLUME, copy, sub_path, user: None }
+}
 
 const SERVICE: &str = "backup.service";
 
@@ -88,17 +120,17 @@ pub(crate) fn run(agent: &Path, versions: &[String]) -> Result<bool> {
 /// In the guest.
 pub(crate) fn tell() -> Result<()> {
     let api = ApiServer::start();
-    let export = if std::env::var("LAB_VERSION").is_ok_and(|version| version == "3") { "/mnt/exp" } else { "/" };
     api.put(objects::node(NODE));
     api.put(objects::namespace(NAMESPACE));
-    api.put(objects::claim(NAMESPACE, "data", VOLUME));
-    api.put(objects::volume(VOLUME, "10.0.1.1", export, (NAMESPACE, "data")));
+    VOLUME.put(&api);
     let mut running = Vec::new();
     for pod in &PODS {
         pod.mount_volume()?;
         running.push(pod.start(&api, true)?);
     }
     let mut service = keep(&format!("{CGROUP}/system.slice/{SERVICE}"), &["--hold"])?;
+    // After the service, which is to have no copy of these.
+    let mut strangers = ids::start(&api)?;
     let log = File::create("/run/out/agent.log")?;
     std::fs::write("/run/containers.yaml", CONFIG)?;
     let mut command = Command::new(AGENT);
@@ -111,8 +143,8 @@ pub(crate) fn tell() -> Result<()> {
     ]);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
     let mut agent = command.spawn().context("start the agent")?;
-    let told = follow(&api, &mut running);
-    for child in running.iter_mut().chain([&mut agent, &mut service]) {
+    let told = ids::follow(&api, &mut strangers).and_then(|()| follow(&api, &mut running));
+    for child in running.iter_mut().chain(&mut strangers).chain([&mut agent, &mut service]) {
         // Fails only when it has ended.
         let _ = child.kill();
         let _ = child.wait();
@@ -178,14 +210,23 @@ fn follow(api: &ApiServer, running: &mut [Child]) -> Result<()> {
     let is = |pod: &'static Pod, cause| {
         move |snapshot: &Snapshot| {
             let mut mounts = snapshot.mounts.iter().filter(|mount| pod.uses(mount));
-            mounts.any(|mount| (mount.state, mount.cause) == (State::Lost, Some(cause)))
+            mounts.any(|mount| (mount.state, pod.cause(mount)) == (State::Lost, Some(cause)))
         }
     };
-    // Of all of them: the old copies are one target, and of some of their users the host would still have a new mount.
-    for pod in &PODS {
+    let unmount = format!("umount -l {}", PODS[1].volume().display());
+    ensure!(shell(&unmount)?.wait()?.success(), "cannot unmount");
+    said("the host has unmounted web-1's volume alone");
+    // The old copies are one target, and of the service's copy of web-0's volume the host has a new mount.
+    until("web-1 is lost, unmounted_on_host, beside what is remounted_on_host", |snapshot| {
+        is(&PODS[1], Cause::UnmountedOnHost)(snapshot)
+            && is(&PODS[2], Cause::RemountedOnHost)(snapshot)
+            && held(snapshot).any(lost)
+    })?;
+    show("status", &["status"])?;
+    for pod in [&PODS[0], &PODS[2]] {
         ensure!(shell(&format!("umount -l {}", pod.volume().display()))?.wait()?.success(), "cannot unmount");
     }
-    said("the host has unmounted the volumes");
+    said("the host has unmounted the others too");
     until("web-1 is lost, unmounted_on_host", is(&PODS[1], Cause::UnmountedOnHost))?;
     PODS[1].restart(second, api, true)?;
     said("web-1 has a new container, on the directory that is left");
@@ -208,11 +249,11 @@ fn follow(api: &ApiServer, running: &mut [Child]) -> Result<()> {
 
 impl Pod {
     fn volume(&self) -> PathBuf {
-        PathBuf::from(format!("{KUBELET}/pods/{}/volumes/kubernetes.io~nfs/{VOLUME}", self.uid))
+        PathBuf::from(format!("{KUBELET}/pods/{}/volumes/kubernetes.io~nfs/{}", self.uid, self.volume.name))
     }
 
     fn sub_path_mount(&self) -> PathBuf {
-        PathBuf::from(format!("{KUBELET}/pods/{}/volume-subpaths/{VOLUME}/app/0", self.uid))
+        PathBuf::from(format!("{KUBELET}/pods/{}/volume-subpaths/{}/app/0", self.uid, self.volume.name))
     }
 
     fn id(&self, generation: u32) -> String {
@@ -224,7 +265,9 @@ impl Pod {
     fn mount_volume(&self) -> Result<()> {
         let volume = self.volume();
         ensure!(
-            shell(&format!("MNT={}; client_mount", volume.display()))?.wait()?.success(),
+            shell(&format!("MNT={}; SUBPATH={}; client_mount", volume.display(), self.volume.directory))?
+                .wait()?
+                .success(),
             "cannot mount the volume"
         );
         if let Some(sub_path) = self.sub_path {
@@ -270,9 +313,12 @@ impl Pod {
         let from = from.display().to_string();
         let volume: &[&str] =
             if with_volume { &["--volume", &from, "--at", DATA, "--copy", &copy] } else { &["--bare"] };
-        let child = keep(&group, volume)?;
+        let user = self.user.map(|user| format!("--user={user}"));
+        let arguments: Vec<&str> = volume.iter().copied().chain(user.as_deref()).collect();
+        let child = keep(&group, &arguments)?;
         let mut pod = objects::pod(NAMESPACE, self.name, self.uid, NODE);
         let mount = json!({"name": "data", "mountPath": DATA, "subPath": self.sub_path.unwrap_or_default()});
+        pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": self.volume.claim}}]);
         pod["spec"]["containers"][0]["volumeMounts"] = json!([mount]);
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         pod["status"] = json!({"phase": "Running", "startTime": now, "qosClass": "BestEffort",
@@ -286,6 +332,12 @@ impl Pod {
     /// It is named as a user.
     fn uses(&self, mount: &MountStatus) -> bool {
         mount.users.iter().any(|user| user.pod.as_deref() == Some(self.name) && user.path.as_deref() == Some(DATA))
+    }
+
+    /// Why the mount is not well for its container.
+    fn cause(&self, mount: &MountStatus) -> Option<Cause> {
+        let own = mount.users.iter().filter(|user| user.pod.as_deref() == Some(self.name));
+        own.filter_map(|user| user.cause).next().or(mount.cause)
     }
 
     /// The mounts that a container of it has.
@@ -439,71 +491,4 @@ fn lines() -> Result<()> {
     let log = std::fs::read_to_string("/run/out/agent.log")?;
     log.lines().filter(|line| line.contains("ERROR") || line.contains("shop/web-")).for_each(|line| println!("{line}"));
     Ok(())
-}
-
-/// A process of its own, in this control group, that does nothing until it is killed.
-fn keep(group: &str, arguments: &[&str]) -> Result<Child> {
-    std::fs::create_dir_all(group)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["guest", "keep", "--group", group]).args(arguments);
-    let mut child = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let mut word = [0; 5];
-    std::io::Read::read_exact(child.stdout.as_mut().context("no output")?, &mut word).context("it does not start")?;
-    Ok(child)
-}
-
-/// `guest keep`: a process with a mount namespace of its own.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Keep {
-    /// Its control group.
-    #[arg(long)]
-    group: PathBuf,
-    /// A container: this volume at `at`, and nothing else of the kubelet's.
-    #[arg(long, requires = "at")]
-    volume: Option<PathBuf>,
-    #[arg(long)]
-    at: Option<PathBuf>,
-    #[arg(long, default_value = "private")]
-    copy: Copy,
-    /// A container without its volume.
-    #[arg(long)]
-    bare: bool,
-    /// A service: a private copy of everything.
-    #[arg(long)]
-    hold: bool,
-}
-
-impl Keep {
-    pub(crate) fn run(&self) -> Result<()> {
-        use nix::mount::{MntFlags, MsFlags, mount, umount2};
-        std::fs::write(self.group.join("cgroup.procs"), std::process::id().to_string()).context("enter the group")?;
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("a mount namespace of its own")?;
-        let all = |flags| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | flags, None::<&str>);
-        if self.hold {
-            all(MsFlags::MS_PRIVATE)?;
-        } else {
-            all(MsFlags::MS_SLAVE)?;
-            if let Some((volume, at)) = self.volume.as_ref().zip(self.at.as_ref()) {
-                mount(Some(volume), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).context("bind the volume")?;
-            } else {
-                ensure!(self.bare, "neither a container nor a service");
-            }
-            if self.copy == Copy::Private {
-                all(MsFlags::MS_PRIVATE)?;
-            } else {
-                // Of the host's tree a container has nothing that could follow it.
-                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
-            }
-            // As a runtime's pivot_root leaves it: the kubelet's own directories are not seen.
-            let table = mountwarden::mounts::table::Table::read(Path::new("/proc"))?;
-            for hidden in table.mounts.iter().rev().filter(|mount| mount.mountpoint.starts_with(KUBELET)) {
-                umount2(&hidden.mountpoint, MntFlags::MNT_DETACH).context("hide the kubelet's paths")?;
-            }
-        }
-        print!("ready");
-        std::io::Write::flush(&mut std::io::stdout())?;
-        loop {
-            std::thread::sleep(Duration::from_secs(3600));
-        }
-    }
 }

@@ -94,6 +94,26 @@ fn nothing_is_written_after_a_round_that_was_not_good() {
 }
 
 #[test]
+fn entries_are_looked_at_again_when_other_containers_have_the_mount() {
+    let user = |name: &str, uid| EntryUser {
+        name: name.to_owned(),
+        ids: vec![Ids { uid, gid: uid, groups: Vec::new(), umask: 0 }],
+    };
+    let mut canary = Canary::default();
+    let now = Duration::from_secs(100);
+    assert!(canary.wants_entries(&[], now), "for the first time");
+    // An agent that just started knows of no container yet.
+    canary.entries_at = Some(now);
+    assert!(!canary.wants_entries(&[], now));
+    assert!(canary.wants_entries(&[user("shop/web (app)", 1000)], now));
+    canary.entries_for = vec![user("shop/web (app)", 1000)];
+    assert!(!canary.wants_entries(&[user("shop/web (app)", 1000)], now));
+    assert!(canary.wants_entries(&[user("shop/web (app)", 2000)], now));
+    assert!(canary.wants_entries(&[], now), "nothing is closed to one that is gone");
+    assert!(canary.wants_entries(&canary.entries_for, now + ENTRIES_EVERY));
+}
+
+#[test]
 fn who_cannot_pass_is_named_and_the_rest_counted() {
     let closed = |name: &str| ClosedTo { name: name.to_owned(), closed: 2, example: b"a\nb".to_vec() };
     let mut canary = Canary::default();
