@@ -204,6 +204,10 @@ pub struct MountUser {
     pub sub_directory: Option<String>,
     /// The container may not write to it.
     pub read_only: bool,
+    /// Why the mount is lost for this container, where that is not the mount's cause: the host may have mounted the volume
+    /// of one pod anew, and unmounted that of another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 /// A volume on the network that is not mounted, and a pod that does not start for it.
@@ -311,7 +315,13 @@ impl MountUser {
         if let Some(directory) = &self.sub_directory {
             words.push_str(&format!(" (its directory {directory})"));
         }
-        if self.read_only { words + ", read-only" } else { words }
+        if self.read_only {
+            words.push_str(", read-only");
+        }
+        if let Some(cause) = self.cause {
+            words.push_str(&format!(", {cause}"));
+        }
+        words
     }
 }
 
@@ -396,7 +406,7 @@ pub struct PodPlan {
     pub namespace: String,
     /// Its name; empty where the cluster does not know it.
     pub pod: String,
-    /// The paths of its dead mounts.
+    /// The paths of its dead mounts; where its containers alone have them, as these see them.
     pub mounts: Vec<String>,
     /// The worst state of them.
     pub state: State,

@@ -255,7 +255,9 @@ impl Core {
     pub(super) fn count_users_of(&mut self, id: TargetId) {
         let epoch = self.containers.epoch;
         let Some(target) = self.registry.targets.get(&id).filter(|target| target.users.epoch != epoch) else { return };
-        let users = users::of(target, &self.containers.views, &self.volumes, &self.names, epoch);
+        let users = users::of(target, &self.containers.views, &self.volumes, &self.names, epoch, &|member| {
+            self.own_cause(target, member)
+        });
         if let Some(target) = self.registry.targets.get_mut(&id) {
             target.users = users;
         }

@@ -10,9 +10,11 @@ use crate::mounts::mountstats::OpCounters;
 use crate::mounts::octal;
 use crate::probe::StepResult;
 use crate::probe::schedule::Now;
-use crate::snapshot::{AutofsTrigger, FilesystemStatus, MountStatus, OperationStatus, SCHEMA, Snapshot, StepStatus};
+use crate::snapshot::{
+    AutofsTrigger, FilesystemStatus, MountStatus, MountUser, OperationStatus, SCHEMA, Snapshot, StepStatus,
+};
 use crate::verdict::judge::words::errno_name;
-use crate::verdict::{Finding, State};
+use crate::verdict::{Cause, Finding, State};
 
 /// With more NFS targets than this their operations are summed up: each target has up to 72 series of them, and a page of
 /// 72,000 could not be served in 10 ms, nor kept in memory.
@@ -117,7 +119,7 @@ fn status(target: &Target, now: Now, told_apart: bool, silenced: &[Finding]) -> 
         inherited: target.verdict.inherited,
         finding_evidence: findings.iter().filter_map(|of| Some((*of, target.finding_words(*of)?))).collect(),
         findings: findings.into_iter().collect(),
-        users: target.users.listed.iter().take(listed).cloned().collect(),
+        users: target.users.listed.iter().take(listed).map(|user| with_cause(user, target)).collect(),
         holders: target.users.holders.clone(),
         volumes: Vec::new(),
         pod_count: target.users.pods,
@@ -177,6 +179,13 @@ fn operation(counters: &OpCounters) -> OperationStatus {
         rtt_seconds: seconds(counters.rtt_ms),
         execute_seconds: seconds(counters.execute_ms),
     }
+}
+
+/// One container's row: its own cause where another one is told of the mount.
+fn with_cause(user: &MountUser, target: &Target) -> MountUser {
+    let of_host = matches!(target.cause(), Some(Cause::RemountedOnHost | Cause::UnmountedOnHost));
+    let own = user.cause.filter(|own| of_host && target.cause() != Some(*own));
+    MountUser { cause: own, ..user.clone() }
 }
 
 #[cfg(test)]

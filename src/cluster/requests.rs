@@ -39,7 +39,7 @@ pub(super) fn of(snapshot: &Snapshot, names: &PodNames) -> Vec<RescueRequest> {
                 server: text::line(mount.origin.server.as_deref().unwrap_or_default(), LONGEST),
                 export: text::line(mount.origin.export.as_deref().unwrap_or_default(), LONGEST),
                 state: mount.state.to_string(),
-                cause: mount.cause.map(|cause| cause.to_string()).unwrap_or_default(),
+                cause: uses::cause_of(mount, &place, names).map(|cause| cause.to_string()).unwrap_or_default(),
                 since: time(mount.since),
                 refreshed: refreshed.clone(),
                 gate: gate.clone(),

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::pods::names::PodNames;
-use crate::snapshot::{MountStatus, MountVolume, Snapshot, UnixSeconds};
+use crate::snapshot::{MountStatus, MountUser, MountVolume, Snapshot, UnixSeconds};
+use crate::verdict::advice::{AdviceFacts, advice};
 use crate::verdict::{Cause, State};
 
 /// A pod's volume: the pod's UID and the volume's directory, as the node has them.
@@ -46,7 +47,8 @@ pub(super) fn of(snapshot: &Snapshot, names: &PodNames) -> BTreeMap<Place, Use> 
         for place in places(mount, names) {
             let present = uses.get(&place);
             if present.is_none_or(|present| rank(present.state) < rank(mount.state)) {
-                uses.insert(place, use_of(mount));
+                let found = use_of(mount, &place, names);
+                uses.insert(place, found);
             }
         }
     }
@@ -55,13 +57,22 @@ pub(super) fn of(snapshot: &Snapshot, names: &PodNames) -> BTreeMap<Place, Use> 
 
 /// The pods' volumes that lie on a target: by the kubelet's paths, and by what containers see.
 pub(super) fn places(mount: &MountStatus, names: &PodNames) -> BTreeSet<Place> {
-    let seen = mount.users.iter().filter(|user| !user.volume.is_empty()).map(|user| {
-        // The snapshot may have the name of the specification; everything here goes by the directory.
-        let volume = names.pod(&user.pod_uid).and_then(|pod| pod.volume(&user.volume));
-        let directory = volume.map_or(&user.volume, |volume| &volume.directory).clone();
-        Place { uid: user.pod_uid.clone(), directory }
-    });
+    let seen = mount.users.iter().filter(|user| !user.volume.is_empty()).map(|user| place_of_user(user, names));
     mount.paths.iter().filter_map(|path| place_of(path)).chain(seen).collect()
+}
+
+fn place_of_user(user: &MountUser, names: &PodNames) -> Place {
+    // The snapshot may have the name of the specification; everything here goes by the directory.
+    let volume = names.pod(&user.pod_uid).and_then(|pod| pod.volume(&user.volume));
+    let directory = volume.map_or(&user.volume, |volume| &volume.directory).clone();
+    Place { uid: user.pod_uid.clone(), directory }
+}
+
+/// Why a volume is not well: what is told of its containers alone, else the mount's cause.
+pub(super) fn cause_of(mount: &MountStatus, place: &Place, names: &PodNames) -> Option<Cause> {
+    let own = mount.users.iter().filter_map(|user| Some((user, user.cause?)));
+    let own = own.map(|(user, cause)| (place_of_user(user, names), cause)).find(|(of, _)| of == place);
+    own.map(|(_, cause)| cause).or(mount.cause)
 }
 
 /// Volumes of one mount that are listed.
@@ -94,13 +105,27 @@ pub fn name_volumes(snapshot: &mut Snapshot, names: &PodNames) {
     }
 }
 
-fn use_of(mount: &MountStatus) -> Use {
+fn use_of(mount: &MountStatus, place: &Place, names: &PodNames) -> Use {
+    let cause = cause_of(mount, place, names);
+    let advice = match cause {
+        Some(own) if cause != mount.cause => {
+            let facts = AdviceFacts {
+                mountpoint: &mount.mountpoint,
+                server: mount.origin.server.as_deref(),
+                export: mount.origin.export.as_deref(),
+                port: mount.origin.port,
+                fstype: &mount.fstype,
+            };
+            advice(mount.state, own, &facts)
+        }
+        _ => mount.advice.clone(),
+    };
     Use {
         state: mount.state,
-        cause: mount.cause,
+        cause,
         since: mount.since,
         source: mount.source.clone(),
-        advice: mount.advice.clone(),
+        advice,
         triple: [mount.mountpoint.clone(), mount.source.clone(), mount.fstype.clone()],
     }
 }
@@ -125,6 +150,28 @@ pub(super) fn rank(state: State) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_for_which_the_host_did_something_else_is_told_with_its_own_cause() {
+        let golden = include_str!("../../tests/fixtures/golden/snapshot.json");
+        let mut snapshot: Snapshot = serde_json::from_str(golden).unwrap();
+        snapshot.mounts.truncate(1);
+        let mount = &mut snapshot.mounts[0];
+        (mount.state, mount.cause, mount.paths) = (State::Lost, Some(Cause::RemountedOnHost), Vec::new());
+        let user = |uid: &str, cause| MountUser {
+            pod_uid: uid.to_owned(),
+            volume: "pv-data".to_owned(),
+            cause,
+            ..MountUser::default()
+        };
+        mount.users = vec![user("uid-0", None), user("uid-1", Some(Cause::UnmountedOnHost))];
+        assert!(mount.users[1].words().ends_with(", unmounted_on_host"), "{}", mount.users[1].words());
+        let found = of(&snapshot, &PodNames::default());
+        let told = |uid: &str| &found[&Place { uid: uid.to_owned(), directory: "pv-data".to_owned() }];
+        assert_eq!((told("uid-0").state, told("uid-0").cause), (State::Lost, Some(Cause::RemountedOnHost)));
+        assert_eq!((told("uid-1").state, told("uid-1").cause), (State::Lost, Some(Cause::UnmountedOnHost)));
+        assert!(told("uid-1").advice.contains("unmounted on the host"), "{}", told("uid-1").advice);
+    }
 
     #[test]
     fn volumes_and_their_sub_paths_are_one_place() {

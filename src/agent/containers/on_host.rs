@@ -5,13 +5,13 @@ use std::path::Path;
 
 use super::AbsentMount;
 use crate::agent::core::Core;
-use crate::agent::target::{Key, Target};
+use crate::agent::target::{Key, Member, Target};
 use crate::mounts::kubelet::KubeletPath;
 use crate::mounts::{Kind, Mount, Origin, Process, View, octal};
 use crate::pods::names::{PodName, VolumeOrigin};
 use crate::pods::namespaces::Holder;
 use crate::probe::schedule::TargetId;
-use crate::verdict::{NotRun, OnHost};
+use crate::verdict::{Cause, NotRun, OnHost};
 
 /// A container of a pod, by name.
 pub(super) struct InPod<'a> {
@@ -20,6 +20,18 @@ pub(super) struct InPod<'a> {
     pub(super) container: &'a str,
     /// The runtime's id.
     pub(super) id: &'a str,
+}
+
+/// What the host has in place of a container's mount.
+enum InPlace<'a> {
+    /// Another mount.
+    Anew(OnHost),
+    /// Most likely the very same one.
+    Same,
+    /// Nothing, as far as can be told; the container is of this pod.
+    Nothing { uid: Option<&'a str> },
+    /// The container's table is not known.
+    Unknown,
 }
 
 impl Core {
@@ -32,31 +44,55 @@ impl Core {
         if target.members.is_empty() || target.members.iter().any(|member| !member.view.is_container()) {
             return None;
         }
-        let of_members = target.members.iter().filter_map(|member| {
-            let View::Container(process) = member.view else { return None };
-            let seen = self.containers.views.get(&process)?;
-            Some((seen.holder.pod_uid(), &*member.mountpoint, seen.mounts.get(&member.mount_id)?))
-        });
+        // What is true of the first of them for which the host has anything in place of the mount. Where it has nothing for
+        // one of the others, that one's row says so ([`own_cause`](Self::own_cause)).
         let mut known = target.was_on_host;
-        for (uid, path, mount) in of_members {
-            if let Some((host_path, mount_id)) = self.volumes.of_this_source(uid, &mount.source, path) {
-                let there = self.registry.by_mount_id(mount_id);
-                // The same superblock, and a root that could not be identified in time: most likely the very same mount.
-                if there.is_some_and(|there| there.dev == target.dev && !matches!(there.key, Key::Root { .. })) {
-                    return None;
-                }
-                return Some(remounted(host_path, there, target));
+        for member in &target.members {
+            match self.in_place_of(target, member) {
+                InPlace::Anew(on_host) => return Some(on_host),
+                InPlace::Same => return None,
+                InPlace::Nothing { uid } => known |= uid.is_some_and(|uid| self.wanted_in(uid, target)),
+                InPlace::Unknown => {}
             }
-            let Some(uid) = uid else { continue };
-            // A directory of a volume, whose own mount the host gave up: the volume itself was mounted anew, or is there
-            // as ever. Of the latter nothing is known to have changed.
-            let volume = self.volumes.of_source(uid, None, mount.source.as_bytes());
-            if let Some(volume) = volume.filter(|volume| target.was_on_host || volume.dev() != target.dev) {
-                return Some(remounted(&volume.mountpoint, None, target));
-            }
-            known |= self.wanted_in(uid, target);
         }
         known.then_some(OnHost::Unmounted)
+    }
+
+    /// What the host has in place of one container's mount.
+    fn in_place_of(&self, target: &Target, member: &Member) -> InPlace<'_> {
+        let View::Container(process) = member.view else { return InPlace::Unknown };
+        let seen = self.containers.views.get(&process);
+        let Some((seen, mount)) = seen.and_then(|seen| Some((seen, seen.mounts.get(&member.mount_id)?))) else {
+            return InPlace::Unknown;
+        };
+        let uid = seen.holder.pod_uid();
+        if let Some((host_path, mount_id)) = self.volumes.of_this_source(uid, &mount.source, &member.mountpoint) {
+            let there = self.registry.by_mount_id(mount_id);
+            // The same superblock, and a root that could not be identified in time: most likely the very same mount.
+            if there.is_some_and(|there| there.dev == target.dev && !matches!(there.key, Key::Root { .. })) {
+                return InPlace::Same;
+            }
+            return InPlace::Anew(remounted(host_path, there, target));
+        }
+        // A directory of a volume, whose own mount the host gave up: the volume itself was mounted anew, or is there
+        // as ever. Of the latter nothing is known to have changed.
+        let volume = uid.and_then(|uid| self.volumes.of_source(uid, None, mount.source.as_bytes()));
+        match volume.filter(|volume| target.was_on_host || volume.dev() != target.dev) {
+            Some(volume) => InPlace::Anew(remounted(&volume.mountpoint, None, target)),
+            None => InPlace::Nothing { uid },
+        }
+    }
+
+    /// Why the target is lost for one container of a pod, where the host alone decides that: one path of it may have been
+    /// mounted anew, and another one unmounted.
+    pub(super) fn own_cause(&self, target: &Target, member: &Member) -> Option<Cause> {
+        match self.in_place_of(target, member) {
+            InPlace::Anew(_) => Some(Cause::RemountedOnHost),
+            InPlace::Nothing { uid: Some(uid) } if target.was_on_host || self.wanted_in(uid, target) => {
+                Some(Cause::UnmountedOnHost)
+            }
+            InPlace::Nothing { .. } | InPlace::Same | InPlace::Unknown => None,
+        }
     }
 
     /// The pod's specification has a network volume at one of the target's paths: the host must have had it.
@@ -211,6 +247,41 @@ mod tests {
         let changes = core.registry.update_view(View::Container(process), newcomers);
         let id = core.registry.identified(&changes.to_identify[0], Some(&identity(1)), 0.0).unwrap();
         core.on_host(id)
+    }
+
+    #[tokio::test]
+    async fn one_pod_may_have_been_mounted_anew_and_another_one_unmounted() {
+        let pool = Pool::new(Image::of_this_binary().unwrap(), Limits { warm: 1, max: 4, per_owner: 4 });
+        let mut core = Core::new(Config::default(), Filter::default(), pool, "node".to_owned(), true);
+        let uid = |pod: u8| format!("0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a1{pod}");
+        let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
+        let line =
+            |id: u8, dev: u32, path: &str| format!("{id} 1 0:{dev} / {path} rw - nfs4 srv:/x rw,addr=10.0.0.1\n");
+        // Of the pods 1 and 2 the first one's volume is there anew.
+        let volume = format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~nfs/pv-1", uid(1));
+        core.volumes = Volumes::of(&mountinfo::parse(line(30, 41, &volume).as_bytes(), View::Host).mounts);
+        let mut joined = Vec::new();
+        for pod in [2, 1] {
+            let process = Process { pid: i32::from(pod), start: 1 };
+            let view = View::Container(process);
+            let mount = mountinfo::parse(line(90 + pod, 40, "/data").as_bytes(), view).mounts.remove(0);
+            let seen = SeenMount { source: mount.source.clone(), root: mount.root.clone(), read_only: false };
+            let group = format!("0::/kubepods/besteffort/pod{}/{}\n", uid(pod), "a".repeat(64));
+            let holder = Holder::Of(Arc::new(Owner::parse(group.as_bytes())));
+            let mounts = HashMap::from([(mount.id, seen)]);
+            core.containers.views.insert(process, Seen { mounts, ..Seen::new(holder, Now::ZERO) });
+            let newcomer = Newcomer { mount, through: None, label: None, owner: None, alone: true };
+            let changes = core.registry.update_view(view, vec![newcomer]);
+            joined.push(core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0));
+        }
+        let [Some(id), _] = joined[..] else { panic!("no target") };
+        core.registry.targets.get_mut(&id).unwrap().was_on_host = true;
+        assert!(matches!(core.on_host(id), Some(OnHost::Remounted { .. })), "what is told of the mount");
+        core.containers.epoch += 1;
+        core.count_users_of(id);
+        let rows = &core.registry.targets[&id].users.listed;
+        let rows: Vec<_> = rows.iter().map(|user| (user.pod_uid.clone(), user.cause)).collect();
+        assert_eq!(rows, [(uid(1), Some(Cause::RemountedOnHost)), (uid(2), Some(Cause::UnmountedOnHost))]);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use crate::mounts::kubelet::KubeletPath;
 use crate::mounts::{Process, View, octal};
 use crate::pods::names::{PodName, PodNames};
 use crate::snapshot::{MountHolder, MountUser};
+use crate::verdict::Cause;
 
 /// Users of one target that are kept; all pods are counted. Each pod behind one that is dead is to be told.
 const KEPT: usize = 512;
@@ -45,7 +46,9 @@ pub(super) fn of(
     volumes: &Volumes,
     names: &PodNames,
     epoch: u64,
+    own_cause: &dyn Fn(&Member) -> Option<Cause>,
 ) -> Users {
+    let alone = target.absent.is_none() && target.members.iter().all(|member| member.view.is_container());
     let mut users = Users { epoch, ..Users::default() };
     // By pod and volume: what containers see says more than the kubelet's path.
     let mut found: BTreeMap<(String, String), BTreeSet<MountUser>> = BTreeMap::new();
@@ -56,7 +59,10 @@ pub(super) fn of(
             View::Container(process) => {
                 let Some(seen) = views.get(&process) else { continue };
                 match seen.holder.pod_uid() {
-                    Some(_) => in_container(member, seen, target, volumes, names),
+                    Some(_) => in_container(member, seen, target, volumes, names).map(|user| {
+                        let cause = if alone { own_cause(member) } else { None };
+                        MountUser { cause, ..user }
+                    }),
                     None if users.holders.len() < HOLDERS => {
                         users.holders.push(holder(member, process, seen));
                         continue;
