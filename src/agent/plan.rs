@@ -1,12 +1,17 @@
 //! What would be done about each pod on a dead mount, or which guard says no (`mountwarden status --plan`).
 
+use std::collections::BTreeMap;
+
 use super::core::Core;
+use super::target::Member;
+use super::unstick::is_dead;
 use crate::config::RemedyMode;
 use crate::coordinator::guard::Guard;
 use crate::mounts::octal;
+use crate::pods::names::VolumeOrigin;
 use crate::probe::schedule::TargetId;
 use crate::remedy::guards::with_detail;
-use crate::snapshot::{Intent, PodPlan};
+use crate::snapshot::{Intent, MountUser, PodPlan};
 use crate::verdict::State;
 
 /// Pods that are listed: as many as the largest nodes run.
@@ -15,22 +20,56 @@ const MOST: usize = 512;
 impl Core {
     pub(super) fn plan(&self) -> Vec<PodPlan> {
         let suspects = self.suspects();
-        let plan = suspects.into_iter().take(MOST).map(|(uid, mounts)| {
-            let name = self.names.pod(&uid);
-            let states = mounts.iter().filter_map(|(id, _)| self.registry.targets.get(id));
-            let state = states.map(|target| target.verdict.state).max_by_key(|state| rank(*state));
-            let ids: Vec<TargetId> = mounts.iter().map(|(id, _)| *id).collect();
-            PodPlan {
-                namespace: name.map(|pod| pod.namespace.clone()).unwrap_or_default(),
-                pod: name.map(|pod| pod.name.clone()).unwrap_or_default(),
-                mounts: mounts.iter().map(|(_, member)| octal::label(member.mountpoint.as_os_str())).collect(),
-                state: state.unwrap_or(State::Unknown),
-                evict: self.evict_intent(&uid, &ids),
-                unstick: self.unstick_intent(&uid),
-                pod_uid: uid,
-            }
+        let in_containers = self.in_containers_alone(|uid| suspects.contains_key(uid));
+        let by_kubelet = suspects.into_iter().map(|(uid, mounts)| {
+            let label = |(id, member): (TargetId, Member)| (id, octal::label(member.mountpoint.as_os_str()));
+            let unstick = self.unstick_intent(&uid);
+            self.pod_plan(uid, mounts.into_iter().map(label).collect(), unstick)
         });
-        plan.collect()
+        let others = in_containers.into_iter().map(|(uid, mounts)| self.pod_plan(uid, mounts, nothing_to_release()));
+        by_kubelet.chain(others).take(MOST).collect()
+    }
+
+    fn pod_plan(&self, uid: String, mounts: Vec<(TargetId, String)>, unstick: Intent) -> PodPlan {
+        let name = self.names.pod(&uid);
+        let states = mounts.iter().filter_map(|(id, _)| self.registry.targets.get(id));
+        let state = states.map(|target| target.verdict.state).max_by_key(|state| rank(*state));
+        let (ids, mounts): (Vec<TargetId>, Vec<String>) = mounts.into_iter().unzip();
+        PodPlan {
+            namespace: name.map(|pod| pod.namespace.clone()).unwrap_or_default(),
+            pod: name.map(|pod| pod.name.clone()).unwrap_or_default(),
+            mounts,
+            state: state.unwrap_or(State::Unknown),
+            evict: self.evict_intent(&uid, &ids),
+            unstick,
+            pod_uid: uid,
+        }
+    }
+
+    /// Pods whose containers alone have something that is dead: a mount of the host that they use (hostPath), or an old copy
+    /// of what the host mounted anew.
+    fn in_containers_alone(&self, known: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<(TargetId, String)>> {
+        let mut found: BTreeMap<String, Vec<(TargetId, String)>> = BTreeMap::new();
+        for target in self.registry.targets.values().filter(|target| is_dead(target)) {
+            for user in target.users.listed.iter().filter(|user| !known(&user.pod_uid)) {
+                let Some(path) = &user.path else { continue };
+                let container = user.container.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
+                found.entry(user.pod_uid.clone()).or_default().push((target.id, format!("{path}{container}")));
+            }
+        }
+        found
+    }
+
+    /// What the pod has of these targets are directories of the node, all of them: no fresh mount would be made for a new pod.
+    fn is_of_the_node(&self, uid: &str, ids: &[&TargetId]) -> bool {
+        let Some(pod) = self.names.pod(uid) else { return false };
+        let targets = ids.iter().filter_map(|id| self.registry.targets.get(id));
+        let mut users = targets.flat_map(|target| &target.users.listed).filter(|user| user.pod_uid == uid).peekable();
+        let of_node = |user: &MountUser| {
+            let volume = pod.volume(&user.volume).or_else(|| pod.volume_in(&user.volume));
+            volume.is_some_and(|volume| matches!(volume.origin, Some(VolumeOrigin::HostPath(_) | VolumeOrigin::Local)))
+        };
+        users.peek().is_some() && users.all(of_node)
     }
 
     /// The agent's part of an eviction, asked in the coordinator's order.
@@ -45,6 +84,9 @@ impl Core {
         let dead: Vec<&TargetId> = ids.iter().filter(dead).collect();
         if dead.is_empty() {
             return evict_refused(Guard::State, "");
+        }
+        if self.is_of_the_node(uid, &dead) {
+            return evict_refused(Guard::HostPath, "");
         }
         let gates: Vec<_> = dead.iter().filter_map(|id| self.rescues.status(**id)).collect();
         let Some(open) = gates.iter().find(|gate| gate.open) else {
@@ -89,6 +131,16 @@ impl Core {
     }
 }
 
+/// Of a pod whose containers alone have a dead mount.
+fn nothing_to_release() -> Intent {
+    Intent {
+        go: false,
+        guard: None,
+        words: "its kubelet has nothing of it mounted that is dead".to_owned(),
+        advice: "Nothing: only what the kubelet has mounted keeps a pod in Terminating.".to_owned(),
+    }
+}
+
 fn evict_refused(guard: Guard, detail: &str) -> Intent {
     Intent::refused(guard.as_str(), with_detail(guard.says(), detail), guard.advice())
 }
@@ -99,5 +151,61 @@ fn rank(state: State) -> u8 {
         State::Lost => 2,
         State::Stale => 1,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::mounts::filter::Filter;
+    use crate::mounts::{Process, View, mountinfo};
+    use crate::pods::names::{PodName, PodNames, VolumeName};
+    use crate::probe::Identity;
+    use crate::probe::image::Image;
+    use crate::probe::pool::{Limits, Pool};
+
+    const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
+
+    /// The plan for a pod that has a lost mount by a volume of this origin, in its container alone.
+    fn planned(origin: VolumeOrigin) -> PodPlan {
+        let pool = Pool::new(Image::of_this_binary().unwrap(), Limits { warm: 1, max: 4, per_owner: 4 });
+        let mut config = Config::default();
+        config.remedy.mode = RemedyMode::DryRun;
+        let mut core = Core::new(config, Filter::default(), pool, "node".to_owned(), true);
+        let volume = VolumeName { volume: "files".into(), origin: Some(origin), ..VolumeName::default() };
+        let pod = PodName { namespace: "shop".into(), name: "web".into(), volumes: vec![volume], ..PodName::default() };
+        core.names = PodNames::new(HashMap::from([(UID.to_owned(), pod)]), true).into();
+        let view = View::Container(Process { pid: 7, start: 1 });
+        let line = "90 1 0:40 / /data rw - nfs4 srv:/x rw,addr=10.0.0.1\n";
+        let mount = mountinfo::parse(line.as_bytes(), view).mounts.remove(0);
+        let newcomer = crate::agent::registry::Newcomer { mount, through: None, label: None, owner: None, alone: true };
+        let changes = core.registry.update_view(view, vec![newcomer]);
+        let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
+        let id = core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0).unwrap();
+        let target = core.registry.targets.get_mut(&id).unwrap();
+        target.verdict.state = State::Lost;
+        target.users.listed = vec![MountUser {
+            pod_uid: UID.to_owned(),
+            volume: "files".to_owned(),
+            container: Some("app".to_owned()),
+            path: Some("/data".to_owned()),
+            ..MountUser::default()
+        }];
+        let [plan] = &core.plan()[..] else { panic!("one pod: {:?}", core.plan()) };
+        plan.clone()
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_uses_a_directory_of_its_node_is_refused_in_plain_words() {
+        let plan = planned(VolumeOrigin::HostPath("/mnt/files".into()));
+        assert_eq!((plan.pod_label().as_str(), &*plan.mounts), ("shop/web", &["/data (app)".to_owned()][..]));
+        assert_eq!((plan.evict.go, plan.evict.guard.as_deref()), (false, Some("host_path")));
+        assert!(plan.evict.words.contains("hostPath") && plan.evict.advice.contains("kubectl delete pod"), "{plan:?}");
+        assert!(!plan.unstick.go && plan.unstick.words.contains("nothing"), "{plan:?}");
+        let of_kubelet = planned(VolumeOrigin::Network { source: "srv:/x".into(), fstype: "nfs".into() });
+        assert_eq!(of_kubelet.evict.guard.as_deref(), Some("gate"), "a fresh mount would be made for it");
     }
 }

@@ -30,6 +30,7 @@ use crate::verdict::State;
 
 pub(super) use act::Released;
 use case::Suspect;
+pub(super) use case::is_dead;
 
 /// Whether there is anybody to release is looked at so often, and those there are are surveyed so often.
 const ROUND: Duration = Duration::from_secs(2);

@@ -184,9 +184,16 @@ fn no_history_breaks_an_invariant() {
 }
 
 /// Guards that the model cannot miss: no rule of the planner but a consequence of what is not known or not understood,
-/// what the API server answers, or (`history_full`) more than a history of this length does.
-const NOT_PLANTED: [Guard; 6] =
-    [Guard::Malformed, Guard::Queued, Guard::PodGone, Guard::Unread, Guard::NotAllowed, Guard::HistoryFull];
+/// what the API server answers, the agent's alone (`host_path`), or (`history_full`) more than a history of this length does.
+const NOT_PLANTED: [Guard; 7] = [
+    Guard::HostPath,
+    Guard::Malformed,
+    Guard::Queued,
+    Guard::PodGone,
+    Guard::Unread,
+    Guard::NotAllowed,
+    Guard::HistoryFull,
+];
 
 #[test]
 fn a_bug_planted_in_any_guard_is_found() {

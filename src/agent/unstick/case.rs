@@ -223,7 +223,7 @@ impl Core {
     }
 }
 
-fn is_dead(target: &Target) -> bool {
+pub(in crate::agent) fn is_dead(target: &Target) -> bool {
     matches!(target.verdict.state, State::Hung | State::Stale | State::Lost)
 }
 
