@@ -1,6 +1,6 @@
 //! From a reading of the mount table to targets: what is new is identified, what is gone is forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::core::{Core, Event};
 use super::registry::{self, Newcomer};
@@ -85,12 +85,18 @@ impl Core {
     pub(super) fn start_afresh(&mut self, now: Now) {
         let outlived = self.registry.targets.values().filter(|target| target.outlived_replacement());
         let ids: Vec<TargetId> = outlived.map(|target| target.id).collect();
-        for id in ids {
-            if let Some(target) = self.registry.dissolve(id) {
-                self.forget(&target, now);
-                self.reread = true;
-            }
+        ids.into_iter().for_each(|id| self.dissolve(id, now));
+    }
+
+    /// Forgets a target, whose mounts are all to be identified anew: with the next reading of the tables that have them.
+    pub(super) fn dissolve(&mut self, id: TargetId, now: Now) {
+        let members = self.registry.targets.get(&id).into_iter().flat_map(|target| &target.members);
+        let views: BTreeSet<View> = members.map(|member| member.view).collect();
+        if let Some(target) = self.registry.dissolve(id) {
+            self.forget(&target, now);
         }
+        self.reread = true;
+        views.into_iter().for_each(|view| self.read_anew(view));
     }
 
     pub(super) fn forget(&mut self, target: &Target, now: Now) {

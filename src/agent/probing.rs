@@ -229,10 +229,7 @@ impl Core {
         if joins_another || self.root_replaced(id, way, &report) {
             // Unmounted and mounted again between two readings of the table: another root under the same numbers. Or a root
             // that could not be identified, and now turns out to be another target's.
-            if let Some(target) = self.registry.dissolve(id) {
-                self.forget(&target, now);
-            }
-            self.reread = true;
+            self.dissolve(id, now);
             return;
         }
         self.look_for_flip(id, now);

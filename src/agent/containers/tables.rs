@@ -175,6 +175,15 @@ impl Core {
         }
     }
 
+    /// What was made of a container's table is void, though the table may be as it was.
+    pub(in crate::agent) fn read_anew(&mut self, view: View) {
+        let View::Container(process) = view else { return };
+        if let Some(seen) = self.containers.views.get_mut(&process) {
+            seen.hash = 0;
+            self.containers.unread.insert(process);
+        }
+    }
+
     pub(super) fn settle_containers(&mut self) {
         let containers = &mut self.containers;
         if containers.unread.is_empty() && !containers.reading && !containers.took.is_zero() {

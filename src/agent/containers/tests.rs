@@ -198,3 +198,23 @@ async fn a_containers_copy_may_be_the_last_mount_of_a_replaced_filesystem() {
         assert!(!core.registry.targets.contains_key(&id), "the new mount is not the one that was lost");
     }
 }
+
+#[tokio::test]
+async fn the_mounts_of_a_target_that_is_dissolved_are_identified_anew_in_containers_too() {
+    let mut core = core();
+    core.on_scanned(Outcome::Answered(Answer::Processes(scan(3))), Duration::ZERO);
+    core.containers.unread.clear();
+    let process = |pid| Process { pid, start: 1 };
+    let line = |id: u32| format!("{id} 1 0:40 / /data rw - nfs4 srv:/x rw,addr=10.0.0.1\n");
+    let id = join(&mut core, process(100), &line(90)).expect("a target of its own");
+    assert_eq!(join(&mut core, process(101), &line(91)), None);
+    core.containers.views.values_mut().for_each(|seen| seen.hash = 7);
+    // The host unmounted and mounted it between two readings, and a look by its path met the new root.
+    let now = core.now();
+    core.dissolve(id, now);
+    // Their tables did not change: asked with what is known of them they would not be told again.
+    let hashes = [100, 101, 102].map(|pid| core.containers.views[&process(pid)].hash);
+    assert_eq!(hashes, [0, 0, 7]);
+    assert!(core.containers.unread.iter().eq(&[process(100), process(101)]));
+    assert!(core.reread, "the host's table too");
+}
