@@ -63,7 +63,9 @@ impl Keep {
                 all(MsFlags::MS_PRIVATE)?;
             } else {
                 // Of the host's tree a container has nothing that could follow it.
-                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+                for tree in ["/", "/mnt"] {
+                    mount(None::<&str>, tree, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+                }
             }
             // As a runtime's pivot_root leaves it: the kubelet's own directories are not seen.
             let table = mountwarden::mounts::table::Table::read(Path::new("/proc"))?;
