@@ -34,7 +34,6 @@ use crate::pending::Wanted;
 use crate::pending::book::Answer;
 use crate::pending::mounting::Mounting;
 use crate::pods::names::PodNames;
-use crate::probe::ProbeReport;
 use crate::probe::pool::{Blocked, Limits, Outcome, Pool};
 use crate::probe::schedule::{Due, Now, Pace, Schedule, TargetId};
 use crate::probe::survey::{Survey, SurveySpec};
