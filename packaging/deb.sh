@@ -30,7 +30,7 @@ put 644 "$scratch/extras/completions/mountwarden.bash" usr/share/bash-completion
 put 644 "$scratch/extras/completions/_mountwarden" usr/share/zsh/vendor-completions/_mountwarden
 put 644 "$scratch/extras/completions/mountwarden.fish" usr/share/fish/vendor_completions.d/mountwarden.fish
 put 644 README.md usr/share/doc/mountwarden/README.md
-for file in docs/*.md docs/example-config.yaml; do put 644 "$file" "usr/share/doc/mountwarden/$file"; done
+for file in docs/*.md docs/*.svg docs/example-config.yaml; do put 644 "$file" "usr/share/doc/mountwarden/$file"; done
 for file in alerts/*.yaml dashboards/*.json; do put 644 "$file" "usr/share/mountwarden/$file"; done
 {
     echo 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/'
@@ -42,6 +42,8 @@ for file in alerts/*.yaml dashboards/*.json; do put 644 "$file" "usr/share/mount
     sed 's/^$/./; s/^/ /' LICENSE
 } >"$scratch/copyright"
 put 644 "$scratch/copyright" usr/share/doc/mountwarden/copyright
+packaging/notices.py "$scratch/notices"
+put 644 "$scratch/notices" usr/share/doc/mountwarden/third-party-licenses.txt
 
 # Which C library it wants, by its symbols.
 mkdir -p "$scratch/debian" "$root/DEBIAN"

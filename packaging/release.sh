@@ -16,6 +16,7 @@ cargo=${CARGO:-cargo}
 dist=target/dist
 rm -rf "$dist"
 mkdir -p "$dist"
+CARGO=$cargo packaging/notices.py "$dist/third-party-licenses.txt"
 
 own=$(dpkg --print-architecture)
 for arch in "$@"; do
@@ -28,7 +29,7 @@ for arch in "$@"; do
     self=$scratch/$name/mountwarden
     [ "$arch" = "$own" ] || self=target/dist-$own/mountwarden-$version-linux-$own/mountwarden
     packaging/extras.sh "$self" "$scratch/$name"
-    cp README.md LICENSE packaging/systemd/* packaging/icinga/mountwarden.conf "$scratch/$name"
+    cp README.md LICENSE "$dist/third-party-licenses.txt" packaging/systemd/* packaging/icinga/mountwarden.conf "$scratch/$name"
     tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -C "$scratch" -c "$name" |
         gzip -9n >"$dist/$name.tar.gz"
 done

@@ -17,7 +17,7 @@ test="$lab strace prometheus prometheus-alertmanager"
 bench="$lab prometheus-node-exporter"
 
 # A static binary and its cross compiler, an image without a registry, the Debian package.
-image="$build musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross buildah podman runc dpkg-dev"
+image="$build musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross buildah podman runc dpkg-dev python3"
 # A browser that looks at the status page, and what fetches the accessibility checker.
 page='chromium fonts-dejavu-core'
 command -v npm >/dev/null || page="$page npm"
