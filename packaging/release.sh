@@ -43,9 +43,10 @@ cp alerts/rules.yaml "$dist/alert-rules.yaml"
 tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -c dashboards/*.json |
     gzip -9n >"$dist/dashboards.tar.gz"
 
-# Of what the binary is made of: dependencies of tests and of the build are not in it.
+# Of what the binary is made of: dependencies of tests and of the build are not in it. Without the package's name the bill is
+# one of the directory's name.
 [ -x target/tools/bin/cargo-sbom ] || "$cargo" install --quiet --locked --root target/tools cargo-sbom@0.10.0
-target/tools/bin/cargo-sbom --output-format cyclone_dx_json_1_6 >"$dist/mountwarden-$version.cdx.json"
+target/tools/bin/cargo-sbom --cargo-package mountwarden --output-format cyclone_dx_json_1_6 >"$dist/mountwarden-$version.cdx.json"
 
 (cd "$dist" && sha256sum -- * >SHA256SUMS)
 (cd "$dist" && ls -l)
