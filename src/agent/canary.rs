@@ -231,17 +231,20 @@ impl Core {
     pub(super) fn may_recover(&mut self, id: TargetId, report: &ProbeReport) -> bool {
         let now = self.now();
         let Some(target) = self.registry.targets.get(&id) else { return false };
-        let observation = target.decision.as_ref().map(|decision| &decision.evidence.observation);
+        let slow = self.config.slow;
         // Where only its canary hangs, the next one comes in its turn.
-        let read = matches!(observation, None | Some(Observation::Report(_)));
+        let read = target.decision.as_ref().is_none_or(|decision| match &decision.evidence.observation {
+            Observation::Report(before) => fits(before, slow),
+            _ => false,
+        });
         let stray =
             self.canaries.home.as_ref().is_some_and(|home| home.strays.iter().any(|stray| stray.dev == target.dev));
         let hung = target.memory.state == State::Hung && !read;
-        if !hung || stray || self.one_pass || !fits(report, self.config.slow) || self.canary_member(target).is_none() {
+        if !hung || stray || self.one_pass || !fits(report, slow) || self.canary_member(target).is_none() {
             return false;
         }
-        if let Some(target) = self.registry.targets.get_mut(&id) {
-            target.canary.get_or_insert_default().due = now;
+        if let Some(canary) = self.registry.targets.get_mut(&id).and_then(|target| target.canary.as_mut()) {
+            canary.due = now;
         }
         true
     }
@@ -259,7 +262,6 @@ impl Core {
         if self.canaries.switch.is_off() {
             return false;
         }
-        self.ask_home(now);
         let Some(target) = self.registry.targets.get(&id) else { return false };
         // Probes come a little early at random; a canary is not put off a whole round for that.
         let due = target.canary.as_ref().is_none_or(|canary| canary.due <= now + self.config.interval / 2);
@@ -386,6 +388,14 @@ impl Core {
 
     fn proc_root_bytes(&self) -> Vec<u8> {
         self.config.proc_root.as_os_str().as_bytes().to_vec()
+    }
+
+    /// A look at a target begins, which a canary may follow.
+    pub(super) fn prepare_canary(&mut self, id: TargetId, now: Now) {
+        let wanted = |target: &&Target| !self.canaries.switch.is_off() && self.canary_member(target).is_some();
+        if self.registry.targets.get(&id).filter(wanted).is_some() {
+            self.ask_home(now);
+        }
     }
 
     /// Asks a worker for the machine's id and for what earlier agents left, before the first canary and now and then.
@@ -538,10 +548,14 @@ impl Core {
             _ => None,
         };
         canary.seq = report.seq.unwrap_or(canary.seq);
+        let missing = report.failure().is_some_and(|step| matches!(step.errno, Some(libc::ENOENT | libc::ESTALE)));
         match report.end {
             CanaryEnd::Good | CanaryEnd::Late => canary.written_to = report.directory,
-            // It took its directory away itself.
-            CanaryEnd::Skipped(Skip::EmptyRoot) => (canary.directory, canary.written_to) = (None, None),
+            // It took its directory away itself, or it is somebody else's matter what stands there.
+            CanaryEnd::Skipped(Skip::EmptyRoot) | CanaryEnd::Refused(_) => {
+                (canary.directory, canary.written_to) = (None, None);
+            }
+            CanaryEnd::Failed if missing => (canary.directory, canary.written_to) = (None, None),
             _ => {}
         }
         if report.entries.is_some() {

@@ -30,9 +30,9 @@ const EVERY: Duration = Duration::from_secs(10);
 /// A mount that is well is asked about so often.
 const BACKGROUND: Duration = Duration::from_secs(300);
 
-/// A mount that is well and whose server fails a check (its name is gone) is asked about so often: what is repaired meanwhile
-/// is not to be called broken for long.
-const FAILING: Duration = Duration::from_secs(60);
+/// A mount that is well and whose server's name leads nowhere is asked about so often: what is repaired meanwhile is not to be
+/// called broken for long.
+const NAMELESS: Duration = Duration::from_secs(60);
 
 /// What was found explains nothing any more after so long.
 const FRESH: Duration = Duration::from_secs(60);
@@ -59,8 +59,8 @@ struct Inquiry {
     asked: Option<Now>,
     in_flight: bool,
     symptom: Option<Symptom>,
-    /// A check of the last examination failed.
-    failing: bool,
+    /// At the last examination the server's name led nowhere.
+    nameless: bool,
     baseline: Option<Baseline>,
     /// When the server first answered for the handle, in the present hang.
     answered_while_hung: Option<Now>,
@@ -165,7 +165,7 @@ impl Inquiries {
                 inquiry.found_of(symptom).map_or(Now::ZERO, |(at, _)| *at + EVERY)
             }
             (Some(_), Some(_)) => asked + EVERY,
-            (None, None) => asked + if inquiry.failing { FAILING } else { BACKGROUND },
+            (None, None) => asked + if inquiry.nameless { NAMELESS } else { BACKGROUND },
             // Also when it is well again: what its server was last seen to be is true no more.
             (None, Some(_)) | (Some(_), None) => Now::ZERO,
         };
@@ -275,7 +275,7 @@ impl Core {
         }
         let Some(target) = self.registry.targets.get(&id) else { return };
         let checks = checks(&report.examination);
-        let failing = checks.iter().any(|check| !check.up);
+        let nameless = checks.iter().any(|check| check.check == "dns" && !check.up);
         self.inquiries.note(target, checks, checked);
         let hung = target.server_address().filter(|_| report.symptom == Some(Symptom::Hung));
         self.inquiries.hung.extend(hung);
@@ -283,7 +283,7 @@ impl Core {
         let present = symptom(target);
         let (seen, looked) = (seen_of(target, present), looked_since(target));
         let Some(inquiry) = self.inquiries.targets.get_mut(&id) else { return };
-        (inquiry.in_flight, inquiry.failing) = (false, failing);
+        (inquiry.in_flight, inquiry.nameless) = (false, nameless);
         inquiry.behind = report.examination.behind_proxy().or(inquiry.behind);
         if present != Some(Symptom::Hung) {
             inquiry.answered_while_hung = None;

@@ -23,14 +23,18 @@ impl Core {
         let in_containers = self.in_containers_alone(|uid| suspects.contains_key(uid));
         let by_kubelet = suspects.into_iter().map(|(uid, mounts)| {
             let label = |(id, member): (TargetId, Member)| (id, octal::label(member.mountpoint.as_os_str()));
-            let unstick = self.unstick_intent(&uid);
-            self.pod_plan(uid, mounts.into_iter().map(label).collect(), unstick)
+            let (unstick, asked) = (self.unstick_intent(&uid), mounts.iter().map(|(id, _)| *id).collect());
+            self.pod_plan(uid, mounts.into_iter().map(label).collect(), asked, unstick)
         });
-        let others = in_containers.into_iter().map(|(uid, mounts)| self.pod_plan(uid, mounts, nothing_to_release()));
+        let others = in_containers.into_iter().map(|(uid, mounts)| {
+            let asked = mounts.iter().map(|(id, _)| *id).filter(|id| self.is_of_a_volume(&uid, *id)).collect();
+            self.pod_plan(uid, mounts, asked, nothing_to_release())
+        });
         by_kubelet.chain(others).take(MOST).collect()
     }
 
-    fn pod_plan(&self, uid: String, mounts: Vec<(TargetId, String)>, unstick: Intent) -> PodPlan {
+    /// `asked`: for which of its mounts a new pod would be asked.
+    fn pod_plan(&self, uid: String, mounts: Vec<(TargetId, String)>, asked: Vec<TargetId>, unstick: Intent) -> PodPlan {
         let name = self.names.pod(&uid);
         let states = mounts.iter().filter_map(|(id, _)| self.registry.targets.get(id));
         let state = states.map(|target| target.verdict.state).max_by_key(|state| rank(*state));
@@ -40,7 +44,7 @@ impl Core {
             pod: name.map(|pod| pod.name.clone()).unwrap_or_default(),
             mounts,
             state: state.unwrap_or(State::Unknown),
-            evict: self.evict_intent(&uid, &ids),
+            evict: self.evict_intent(&uid, &ids, &asked),
             unstick,
             pod_uid: uid,
         }
@@ -60,20 +64,21 @@ impl Core {
         found
     }
 
-    /// What the pod has of these targets are directories of the node, all of them: no fresh mount would be made for a new pod.
-    fn is_of_the_node(&self, uid: &str, ids: &[&TargetId]) -> bool {
-        let Some(pod) = self.names.pod(uid) else { return false };
-        let targets = ids.iter().filter_map(|id| self.registry.targets.get(id));
-        let mut users = targets.flat_map(|target| &target.users.listed).filter(|user| user.pod_uid == uid).peekable();
+    /// What a container has of the target is a volume of its pod that a kubelet mounts. Below a directory of the node
+    /// (hostPath) may lie anything that the node has mounted, other pods' volumes among them.
+    fn is_of_a_volume(&self, uid: &str, id: TargetId) -> bool {
+        let (Some(target), pod) = (self.registry.targets.get(&id), self.names.pod(uid)) else { return false };
         let of_node = |user: &MountUser| {
-            let volume = pod.volume(&user.volume).or_else(|| pod.volume_in(&user.volume));
+            let volume = pod.and_then(|pod| pod.volume(&user.volume).or_else(|| pod.volume_in(&user.volume)));
             volume.is_some_and(|volume| matches!(volume.origin, Some(VolumeOrigin::HostPath(_) | VolumeOrigin::Local)))
         };
-        users.peek().is_some() && users.all(of_node)
+        let mut users = target.users.listed.iter().filter(|user| user.pod_uid == uid && !user.volume.is_empty());
+        users.any(|user| !of_node(user))
     }
 
-    /// The agent's part of an eviction, asked in the coordinator's order.
-    fn evict_intent(&self, uid: &str, ids: &[TargetId]) -> Intent {
+    /// The agent's part of an eviction. Between the coordinator's guards, whose order it has, stands one of its own: nobody
+    /// asks for what no kubelet mounts.
+    fn evict_intent(&self, uid: &str, ids: &[TargetId], asked: &[TargetId]) -> Intent {
         if self.config.remedy.mode == RemedyMode::Observe {
             return evict_refused(Guard::Mode, "");
         }
@@ -81,11 +86,11 @@ impl Core {
             let target = self.registry.targets.get(id);
             target.is_some_and(|target| matches!(target.verdict.state, State::Stale | State::Lost))
         };
-        let dead: Vec<&TargetId> = ids.iter().filter(dead).collect();
-        if dead.is_empty() {
+        if !ids.iter().any(|id| dead(&id)) {
             return evict_refused(Guard::State, "");
         }
-        if self.is_of_the_node(uid, &dead) {
+        let dead: Vec<&TargetId> = asked.iter().filter(dead).collect();
+        if dead.is_empty() {
             return evict_refused(Guard::HostPath, "");
         }
         let gates: Vec<_> = dead.iter().filter_map(|id| self.rescues.status(**id)).collect();
@@ -169,8 +174,8 @@ mod tests {
 
     const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
 
-    /// The plan for a pod that has a lost mount by a volume of this origin, in its container alone.
-    fn planned(origin: VolumeOrigin) -> PodPlan {
+    /// The plan for a pod that has a lost mount by a volume of this origin, or below it, in its container alone.
+    fn planned(origin: VolumeOrigin, volume_of_mount: &str) -> PodPlan {
         let pool = Pool::new(Image::of_this_binary().unwrap(), Limits { warm: 1, max: 4, per_owner: 4 });
         let mut config = Config::default();
         config.remedy.mode = RemedyMode::DryRun;
@@ -189,7 +194,7 @@ mod tests {
         target.verdict.state = State::Lost;
         target.users.listed = vec![MountUser {
             pod_uid: UID.to_owned(),
-            volume: "files".to_owned(),
+            volume: volume_of_mount.to_owned(),
             container: Some("app".to_owned()),
             path: Some("/data".to_owned()),
             ..MountUser::default()
@@ -200,12 +205,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_pod_that_uses_a_directory_of_its_node_is_refused_in_plain_words() {
-        let plan = planned(VolumeOrigin::HostPath("/mnt/files".into()));
+        let plan = planned(VolumeOrigin::HostPath("/mnt/files".into()), "files");
         assert_eq!((plan.pod_label().as_str(), &*plan.mounts), ("shop/web", &["/data (app)".to_owned()][..]));
         assert_eq!((plan.evict.go, plan.evict.guard.as_deref()), (false, Some("host_path")));
         assert!(plan.evict.words.contains("hostPath") && plan.evict.advice.contains("kubectl delete pod"), "{plan:?}");
         assert!(!plan.unstick.go && plan.unstick.words.contains("nothing"), "{plan:?}");
-        let of_kubelet = planned(VolumeOrigin::Network { source: "srv:/x".into(), fstype: "nfs".into() });
+        let below = planned(VolumeOrigin::HostPath("/mnt".into()), "");
+        assert_eq!(below.evict.guard.as_deref(), Some("host_path"), "and what lies mounted below it");
+        let of_kubelet = planned(VolumeOrigin::Network { source: "srv:/x".into(), fstype: "nfs".into() }, "files");
         assert_eq!(of_kubelet.evict.guard.as_deref(), Some("gate"), "a fresh mount would be made for it");
     }
 }

@@ -46,6 +46,7 @@ impl Core {
                 return;
             }
         };
+        self.prepare_canary(id, now);
         let Some(target) = self.registry.targets.get_mut(&id) else { return };
         target.started_at = Some(now);
         target.rounds += 1;

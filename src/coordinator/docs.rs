@@ -38,9 +38,9 @@ value but `false` stops. It is read before each eviction and before each release
 
 `mountwarden status --plan` says for every pod on a dead mount of a node what would be done, or which guard says no.
 
-Pods that use a directory of their node (hostPath, a volume of type `local`) get no rescue, even where the host's mount is healthy again and only
-their containers kept the dead one: the kubelet mounts nothing for them, so no trial mount can tell what a new pod would find. The agent does not ask for them;
-`status --plan` says `host_path`, and the Event on the pod says to restart it.
+Pods that use a directory of their node (hostPath, emptyDir, a volume of type `local`) get no rescue, even where the node's mount is
+healthy again and only their containers kept the dead one: no trial mount can tell what a new pod would find there. The agent does not
+ask for them. `status --plan` alone says so (`host_path`, asked before `gate`), and the Event on the pod says to restart it.
 
 ## Why a pod was not evicted
 

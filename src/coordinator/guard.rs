@@ -51,8 +51,8 @@ guards! {
         "Restart it on its node.";
     Volume Permanent "volume" "the pod has no such network volume of that server",
         "Look at the agent of the node that asked: its request does not fit the pod.";
-    HostPath Permanent "host_path" "the pod has it as a directory of its node (hostPath, local volume), which no kubelet mounts: a new pod would get just what the host has there",
-        "Where the host's mount is dead, mount it anew there; once it is healthy restart the pod: kubectl delete pod.";
+    HostPath Permanent "host_path" "the pod has it in a directory of its node (hostPath, emptyDir, a local volume): a new pod would get just what the node has there",
+        "Where it is the node's own mount, mount it anew there; once that is healthy restart the pod: kubectl delete pod.";
     Forbidden Permanent "forbidden" "mountwarden.io/remedy on the pod, its namespace or its node does not allow it",
         "Change the annotation if it is not meant so. What is no known word counts as none.";
     OptIn Permanent "opt_in" "neither the pod nor its namespace asks for it",

@@ -35,7 +35,8 @@ impl Core {
             self.scan(now);
         }
         // What containers have joins what the host has, so that comes first.
-        let host_first = self.pending.is_none() && !self.registry.identifies_on_host();
+        let to_be_read = self.reread && !self.one_pass;
+        let host_first = !to_be_read && self.pending.is_none() && !self.registry.identifies_on_host();
         if host_first && !self.containers.reading && !self.containers.unread.is_empty() {
             self.read_tables();
         }

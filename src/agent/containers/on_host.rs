@@ -88,8 +88,11 @@ impl Core {
     pub(super) fn own_cause(&self, target: &Target, member: &Member) -> Option<Cause> {
         match self.in_place_of(target, member) {
             InPlace::Anew(_) => Some(Cause::RemountedOnHost),
-            InPlace::Nothing { uid: Some(uid) } if target.was_on_host || self.wanted_in(uid, target) => {
-                Some(Cause::UnmountedOnHost)
+            // What a pod has of other pods' volumes by a directory of the node was never unmounted for it.
+            InPlace::Nothing { uid: Some(uid) } => {
+                let known = self.names.pod(uid).is_some();
+                let was_there = if known { self.wanted_in(uid, target) } else { target.was_on_host };
+                was_there.then_some(Cause::UnmountedOnHost)
             }
             InPlace::Nothing { .. } | InPlace::Same | InPlace::Unknown => None,
         }

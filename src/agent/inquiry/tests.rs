@@ -193,8 +193,8 @@ fn what_is_well_again_is_asked_about_at_once() {
     assert_eq!(Inquiries::due_at(Some(&hung), None), Some(Now::ZERO));
     let well = Inquiry { asked: Some(NOW), ..Inquiry::default() };
     assert_eq!(Inquiries::due_at(Some(&well), None), Some(NOW + BACKGROUND));
-    let nameless = Inquiry { failing: true, ..well };
-    assert_eq!(Inquiries::due_at(Some(&nameless), None), Some(NOW + FAILING), "its name may be back");
+    let nameless = Inquiry { nameless: true, ..well };
+    assert_eq!(Inquiries::due_at(Some(&nameless), None), Some(NOW + NAMELESS), "its name may be back");
 }
 
 #[test]

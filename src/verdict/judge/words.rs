@@ -167,7 +167,7 @@ pub(super) fn gone_since(count: usize) -> String {
 }
 
 pub(super) fn canary_gone_too(count: usize) -> String {
-    format!("{}, and our own directory with the canary too", gone_since(count))
+    format!("{}, and our own directory with the canary is gone, too, or another one is in its place", gone_since(count))
 }
 
 pub(super) fn replaced(count: usize, before: u64, now: u64) -> String {
