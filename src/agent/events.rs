@@ -80,12 +80,18 @@ impl Core {
         }
     }
 
-    fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
+    pub(super) fn on_counted(&mut self, view: View, outcome: Outcome, took: Duration) {
         let now = self.now();
         let rows = match outcome {
             Outcome::Answered(Answer::Counters(rows)) => {
                 self.evidence_from("mountstats", None);
                 Some(rows)
+            }
+            // It ended meanwhile: no error.
+            Outcome::Answered(Answer::Failed { errno: libc::ENOENT | libc::ESRCH | libc::EINVAL })
+                if view.is_container() =>
+            {
+                None
             }
             Outcome::Answered(Answer::Failed { errno }) => {
                 self.evidence_from("mountstats", Some(format!("read mountstats: {}", errno_name(errno))));

@@ -218,3 +218,19 @@ async fn the_mounts_of_a_target_that_is_dissolved_are_identified_anew_in_contain
     assert!(core.containers.unread.iter().eq(&[process(100), process(101)]));
     assert!(core.reread, "the host's table too");
 }
+
+#[tokio::test]
+async fn a_container_that_ended_before_its_counters_were_read_is_no_error() {
+    let mut core = core();
+    let failed = |errno| Outcome::Answered(Answer::Failed { errno });
+    let error = |core: &Core| core.stats.evidence.iter().find_map(|source| source.error.clone());
+    let container = View::Container(Process { pid: 100, start: 1 });
+    for errno in [libc::ENOENT, libc::ESRCH, libc::EINVAL] {
+        core.on_counted(container, failed(errno), Duration::ZERO);
+        assert_eq!(error(&core), None, "{errno}");
+    }
+    core.on_counted(container, failed(libc::EACCES), Duration::ZERO);
+    assert!(error(&core).is_some(), "it is there, and must not be read");
+    core.on_counted(View::Host, failed(libc::ENOENT), Duration::ZERO);
+    assert!(error(&core).is_some_and(|error| error.contains("ENOENT")));
+}
