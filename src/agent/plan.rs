@@ -11,6 +11,7 @@ use crate::mounts::octal;
 use crate::pods::names::VolumeOrigin;
 use crate::probe::schedule::TargetId;
 use crate::remedy::guards::with_detail;
+use crate::remedy::unstick;
 use crate::snapshot::{Intent, MountUser, PodPlan};
 use crate::verdict::State;
 
@@ -138,12 +139,9 @@ impl Core {
 
 /// Of a pod whose containers alone have a dead mount.
 fn nothing_to_release() -> Intent {
-    Intent {
-        go: false,
-        guard: None,
-        words: "its kubelet has nothing of it mounted that is dead".to_owned(),
-        advice: "Nothing: only what the kubelet has mounted keeps a pod in Terminating.".to_owned(),
-    }
+    let guard = unstick::Guard::NothingDead;
+    let advice = "Nothing: only what the kubelet has mounted keeps a pod in Terminating.";
+    Intent::refused(guard.as_str(), guard.says().to_owned(), advice)
 }
 
 fn evict_refused(guard: Guard, detail: &str) -> Intent {
@@ -209,7 +207,7 @@ mod tests {
         assert_eq!((plan.pod_label().as_str(), &*plan.mounts), ("shop/web", &["/data (app)".to_owned()][..]));
         assert_eq!((plan.evict.go, plan.evict.guard.as_deref()), (false, Some("host_path")));
         assert!(plan.evict.words.contains("hostPath") && plan.evict.advice.contains("kubectl delete pod"), "{plan:?}");
-        assert!(!plan.unstick.go && plan.unstick.words.contains("nothing"), "{plan:?}");
+        assert_eq!((plan.unstick.go, plan.unstick.guard.as_deref()), (false, Some("nothing_dead")));
         let below = planned(VolumeOrigin::HostPath("/mnt".into()), "");
         assert_eq!(below.evict.guard.as_deref(), Some("host_path"), "and what lies mounted below it");
         let of_kubelet = planned(VolumeOrigin::Network { source: "srv:/x".into(), fstype: "nfs".into() }, "files");

@@ -66,6 +66,24 @@ fn only_what_matters_is_told() {
 }
 
 #[test]
+fn a_container_may_have_its_root_on_the_network_and_mounts_at_any_path() {
+    let root = tempfile::tempdir().unwrap();
+    let long = format!("/{}", "d/".repeat(2047));
+    let paths = ["/", "/with\\040space", "/new\\012line", "/up/../\\134up", &long];
+    let line = |(index, path): (usize, &&str)| {
+        format!("{} 5 0:40 / {path} rw - nfs4 srv:/x rw,vers=4.1,addr=10.0.0.1\n", index + 10)
+    };
+    let table: String = paths.iter().enumerate().map(line).collect();
+    let process = process(root.path(), 100, 7, &table);
+    let tables = ask(root.path(), &[(process, 0, &["/", "/with space", "/elsewhere"])]);
+    let row = read_row(&tables, 0);
+    let mounts = row.mounts.iter().map(|told| told.mount(&tables.filesystems, View::Container(process)).unwrap());
+    let found: Vec<_> = mounts.map(|mount| mount.mountpoint.into_os_string().into_string().unwrap()).collect();
+    assert_eq!(found, ["/", "/with space", "/new\nline", "/up/../\\up", &long]);
+    assert_eq!(row.missing, [2]);
+}
+
+#[test]
 fn the_same_table_is_not_told_twice_and_another_one_is() {
     let root = tempfile::tempdir().unwrap();
     let known = process(root.path(), 100, 7, &container());
