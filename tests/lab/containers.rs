@@ -450,6 +450,19 @@ fn cluster(api: &ApiServer) -> Result<()> {
     }
     println!("$ kubectl get events");
     events().iter().for_each(|event| println!("{event}"));
+    // Both are written ten seconds apart at most.
+    let object = |plural| api.object(plural, "", NODE).unwrap_or_default();
+    let lost = || {
+        let status = &object("nodemounts")["status"];
+        let told = kubectl::condition(&object("nodes")).is_some_and(|condition| {
+            condition["message"].as_str().is_some_and(|words| words.contains("lost (remounted_on_host)"))
+        });
+        told && status["worst"] == "lost" && status["cause"] == "remounted_on_host"
+    };
+    while !lost() {
+        ensure!(begin.elapsed() < LIMIT, "condition or NodeMounts do not say it: {}", object("nodemounts"));
+        std::thread::sleep(Duration::from_millis(200));
+    }
     kubectl::conditions(&api.object("nodes", "", NODE).context("no node")?);
     kubectl::node_mounts(&api.object("nodemounts", "", NODE).context("no NodeMounts")?);
     Ok(())

@@ -2,11 +2,16 @@
 
 use serde_json::Value;
 
-/// The node's condition.
+/// The node's condition that is ours.
+pub(super) fn condition(node: &Value) -> Option<&Value> {
+    let conditions = node["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "NetworkMountsHealthy")
+}
+
+/// The same as a line.
 pub(super) fn conditions(node: &Value) {
     println!("$ kubectl describe node");
-    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    for condition in conditions.iter().filter(|condition| condition["type"] == "NetworkMountsHealthy") {
+    if let Some(condition) = condition(node) {
         let words = ["type", "status", "lastHeartbeatTime", "lastTransitionTime", "reason", "message"];
         println!("  {}", words.map(|word| text(&condition[word])).join("  "));
     }
