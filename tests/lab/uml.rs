@@ -92,7 +92,7 @@ impl Host {
             "rootfstype=hostfs",
             "rootflags=/",
             "ro",
-            "mem=384M",
+            "mem=512M",
             "con=null",
             "con0=fd:0,fd:1",
             "quiet",
