@@ -1,6 +1,14 @@
 use super::*;
+use crate::agent::registry::Newcomer;
+use crate::mounts::filter::Filter;
+use crate::mounts::mountinfo;
+use crate::probe::Identity;
 use crate::probe::Step;
 use crate::probe::canary::ClosedTo;
+use crate::probe::canary::cgroup::Stray;
+use crate::probe::image::Image;
+use crate::verdict::judge::{Decision, Memory};
+use crate::verdict::{Evidence, Passive};
 
 fn config() -> Config {
     Config { canary_interval: Duration::from_secs(60), interval: Duration::from_secs(15), ..Config::default() }
@@ -74,14 +82,18 @@ fn a_directory_is_the_mounts_own_once_a_look_after_the_canary_was_good() {
     assert_eq!(canary.directory, Some(vec![2]));
 }
 
+fn good() -> ProbeReport {
+    ProbeReport {
+        steps: vec![StepResult { step: Step::StatxRoot, errno: None, micros: 300 }],
+        root: Some(crate::probe::RootAttributes { ino: 2, nlink: 2, mode: 0o40755 }),
+        ..ProbeReport::default()
+    }
+}
+
 #[test]
 fn nothing_is_written_after_a_round_that_was_not_good() {
     let step = |step, errno, micros| StepResult { step, errno, micros };
-    let good = ProbeReport {
-        steps: vec![step(Step::StatxRoot, None, 300)],
-        root: Some(crate::probe::RootAttributes { ino: 2, nlink: 2, mode: 0o40755 }),
-        ..ProbeReport::default()
-    };
+    let good = good();
     let slow = Duration::from_secs(1);
     assert!(fits(&good, slow));
     let with = |steps| ProbeReport { steps, ..good.clone() };
@@ -129,4 +141,59 @@ fn who_cannot_pass_is_named_and_the_rest_counted() {
     let words = canary.closed_words().unwrap();
     assert!(words.starts_with("the configured ids cannot pass 1 of 9") && words.contains("web-1"), "{words}");
     assert!(!words.contains("web-2") && words.ends_with("; nor can 3 more pass all of them"), "{words}");
+}
+
+/// A mount with a canary that hung, by this evidence, and then a good look: is it held back until the canary is done?
+fn held_back(observation: Observation, change: impl FnOnce(&mut Core, TargetId)) -> bool {
+    let pool =
+        Pool::new(Image::of_this_binary().unwrap(), crate::probe::pool::Limits { warm: 1, max: 4, per_owner: 4 });
+    let config = Config { canary_mounts: vec!["/data".to_owned()], ..config() };
+    let mut core = Core::new(config, Filter::default(), pool, "node".to_owned(), false);
+    let line = b"90 1 0:40 / /data rw - nfs4 srv:/x rw,addr=10.0.0.1\n";
+    let mount = mountinfo::parse(line, View::Own).mounts.remove(0);
+    core.table.mounts = vec![mount.clone()];
+    let newcomer = Newcomer { mount, through: None, label: None, owner: None, alone: true };
+    let changes = core.registry.update_view(View::Own, vec![newcomer]);
+    let identity = Identity { handle: vec![1], ino: 2, unique_mount_id: None };
+    let id = core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0).unwrap();
+    let tuning = core.tuning(id);
+    let target = core.registry.targets.get_mut(&id).unwrap();
+    target.memory.state = State::Hung;
+    let evidence = Evidence {
+        at_millis: 0,
+        facts: target.facts.clone(),
+        observation,
+        server: None,
+        examined: None,
+        transport: None,
+        passive: Passive::default(),
+        many_refuse: false,
+        canary: None,
+        on_host: None,
+    };
+    target.decision = Some(Decision { before: Memory::default(), evidence, tuning });
+    change(&mut core, id);
+    core.may_recover(id, &good())
+}
+
+#[tokio::test]
+async fn a_mount_that_hung_is_held_back_until_its_canary_is_done() {
+    let failed = |errno| {
+        let step = StepResult { step: Step::StatxRoot, errno: Some(errno), micros: 9_000_000 };
+        Observation::Report(ProbeReport { steps: vec![step], ..good() })
+    };
+    let inherited = || Observation::Inherited { from: "/other".to_owned(), cause: None };
+    let as_it_is = |_: &mut Core, _| ();
+    assert!(held_back(inherited(), as_it_is));
+    assert!(held_back(failed(libc::ETIMEDOUT), as_it_is), "a soft mount that gave up");
+    assert!(!held_back(Observation::Report(good()), as_it_is), "only its canary hung");
+    let healthy = |core: &mut Core, id| core.registry.targets.get_mut(&id).unwrap().memory.state = State::Healthy;
+    assert!(!held_back(inherited(), healthy));
+    let off = |core: &mut Core, _| core.canaries.switch.set_globs(GlobSet::empty());
+    assert!(!held_back(inherited(), off), "nobody wants a canary there");
+    let stray = |core: &mut Core, _| {
+        let stray = Stray { dev: Dev { major: 0, minor: 40 }, processes: 1, stuck_millis: None };
+        core.canaries.home = Some(Home { strays: vec![stray], ..Home::default() });
+    };
+    assert!(!held_back(inherited(), stray), "an earlier agent's canary is stuck there");
 }
