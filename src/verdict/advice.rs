@@ -101,6 +101,10 @@ impl AdviceFacts<'_> {
 
     /// How to get a fresh mount in the place of one that is no longer any use.
     fn renew(&self) -> String {
+        // By the root of a process: the mount is in its own namespace alone, and no mount of the host takes its place there.
+        if self.mountpoint.starts_with("/proc/") {
+            return "restart who has it (`kubectl delete pod POD`, on a host `systemctl restart UNIT`)".to_owned();
+        }
         let path = self.path();
         format!(
             "evict its pods (`kubectl delete pod POD`), on a plain host `umount -l {path} && mount {path}` (unwritten data is lost)"

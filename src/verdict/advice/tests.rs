@@ -98,3 +98,11 @@ fn an_unprobed_fuse_mount_is_no_alarm_about_its_server() {
     let words = advice(State::Unknown, Cause::Permission, &facts("fuse.sshfs"));
     assert!(words.contains("allow_other"), "{words}");
 }
+
+#[test]
+fn who_has_the_mount_in_a_namespace_of_his_own_is_restarted_and_nothing_is_unmounted_there() {
+    let in_container = AdviceFacts { mountpoint: "/proc/267/root/mnt/data", ..facts("nfs4") };
+    let words = advice(State::Stale, Cause::HandleInvalid, &in_container);
+    assert!(!words.contains("umount") && words.contains("kubectl delete pod"), "{words}");
+    assert!(advice(State::Stale, Cause::HandleInvalid, &facts("nfs4")).contains("umount -l /mnt/data"));
+}
