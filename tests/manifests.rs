@@ -8,7 +8,7 @@ use std::process::Command;
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -18,14 +18,18 @@ use mountwarden::cluster::node_mounts::NodeMounts;
 use serde_json::Value;
 
 /// The committed rendering, and what it is rendered from.
-const RENDERED: [(&str, &str); 6] = [
+const RENDERED: [(&str, &str); 7] = [
     ("install.yaml", "base"),
     ("install-canary.yaml", "variants/canary"),
     ("install-podmonitor.yaml", "variants/podmonitor"),
+    ("install-rbac-proxy.yaml", "variants/rbac-proxy"),
     ("install-openshift.yaml", "variants/openshift"),
     ("install-remedy-dry-run.yaml", "variants/remedy-dry-run"),
     ("install-remedy-enforce.yaml", "variants/remedy-enforce"),
 ];
+
+#[path = "manifests/rbac_proxy.rs"]
+mod rbac_proxy;
 
 fn k8s() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s")
@@ -37,9 +41,11 @@ fn blessing() -> bool {
 
 fn objects(file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(k8s().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-    text.split("\n---\n")
-        .map(|part| serde_saphyr::from_str(part).unwrap_or_else(|error| panic!("{file}: {error}")))
-        .collect()
+    parts(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn parts(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+    text.split("\n---\n").map(serde_saphyr::from_str).collect()
 }
 
 fn kind(object: &Value) -> &str {
@@ -64,6 +70,17 @@ fn renderer() -> Result<(), String> {
     if major.is_some_and(|major| major >= 5) { Ok(()) } else { Err(format!("its kustomize is too old: {text}")) }
 }
 
+fn render(directory: &Path) -> String {
+    let output = Command::new("kubectl").arg("kustomize").arg(directory).output().unwrap();
+    assert!(output.status.success(), "{}: {}", directory.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn skipped(words: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {words}");
+}
+
 #[test]
 fn the_crd_is_that_of_the_type() {
     let made = serde_json::to_value(NodeMounts::crd()).unwrap();
@@ -81,18 +98,11 @@ fn the_crd_is_that_of_the_type() {
 #[test]
 fn the_single_files_are_what_kustomize_renders() {
     if let Err(reason) = renderer() {
-        use std::io::Write;
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: kubectl renders nothing here ({reason}); the committed files are checked as they are"
-        );
+        skipped(&format!("kubectl renders nothing here ({reason}); the committed files are checked as they are"));
         return;
     }
     for (file, from) in RENDERED {
-        let output = Command::new("kubectl").arg("kustomize").arg(k8s().join(from)).output().unwrap();
-        assert!(output.status.success(), "{from}: {}", String::from_utf8_lossy(&output.stderr));
-        let made =
-            format!("# kubectl kustomize k8s/{from} > k8s/{file}\n{}", String::from_utf8(output.stdout).unwrap());
+        let made = format!("# kubectl kustomize k8s/{from} > k8s/{file}\n{}", render(&k8s().join(from)));
         if blessing() {
             std::fs::write(k8s().join(file), &made).unwrap();
         }
@@ -121,6 +131,7 @@ fn through_the_api_types(object: &Value) -> Option<Value> {
         "PriorityClass" => round_trip::<PriorityClass>(object),
         "Role" => round_trip::<Role>(object),
         "RoleBinding" => round_trip::<RoleBinding>(object),
+        "Secret" => round_trip::<Secret>(object),
         "Service" => round_trip::<Service>(object),
         "ServiceAccount" => round_trip::<ServiceAccount>(object),
         "ValidatingAdmissionPolicy" => round_trip::<ValidatingAdmissionPolicy>(object),
@@ -158,12 +169,16 @@ fn the_api_types_know_every_field() {
     for (file, _) in RENDERED {
         let objects = objects(file);
         assert!(objects.len() >= 10, "{file} has only {}", objects.len());
-        for object in objects {
-            let Some(after) = through_the_api_types(&object) else { continue };
-            let mut fields = Vec::new();
-            lost(&object, &after, "", &mut fields);
-            assert!(fields.is_empty(), "{file}: {} {}: unknown or wrong: {fields:?}", kind(&object), name(&object));
-        }
+        all_are_known(file, &objects);
+    }
+}
+
+fn all_are_known(whose: &str, objects: &[Value]) {
+    for object in objects {
+        let Some(after) = through_the_api_types(object) else { continue };
+        let mut fields = Vec::new();
+        lost(object, &after, "", &mut fields);
+        assert!(fields.is_empty(), "{whose}: {} {}: unknown or wrong: {fields:?}", kind(object), name(object));
     }
 }
 
@@ -186,9 +201,8 @@ fn schema_check(file: &Path, version: &str) -> Option<(bool, String)> {
             Some((output.status.success(), text))
         }
         Err(error) => {
-            use std::io::Write;
             let words = "no schema check (pip install kubernetes-validate); the API's types were asked all the same";
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {words}: {error}");
+            skipped(&format!("{words}: {error}"));
             None
         }
     }
@@ -213,13 +227,17 @@ fn the_schemas_of_old_and_new_kubernetes_accept_them() {
     assert!(!accepted, "the check accepts anything");
 }
 
-/// `group/resource verb` of all rules.
+/// `group/resource verb` of all rules, and `path PATH verb` of those about what is no resource.
 fn rights(role: &Value) -> BTreeSet<String> {
     let list = |rule: &Value, key: &str| -> Vec<String> {
-        rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        let words = rule.get(key).and_then(Value::as_array).into_iter().flatten();
+        words.map(|word| word.as_str().unwrap().to_owned()).collect()
     };
     let mut out = BTreeSet::new();
     for rule in role["rules"].as_array().unwrap() {
+        for path in list(rule, "nonResourceURLs") {
+            out.extend(list(rule, "verbs").into_iter().map(|verb| format!("path {path} {verb}")));
+        }
         for group in list(rule, "apiGroups") {
             for resource in list(rule, "resources") {
                 out.extend(list(rule, "verbs").into_iter().map(|verb| format!("{group}/{resource} {verb}")));
@@ -254,6 +272,7 @@ fn no_agent_may_evict_delete_or_read_secrets() {
             .collect();
         let expected: &[&str] = match file {
             "install-openshift.yaml" => &["system:openshift:scc:privileged", "mountwarden-agent"],
+            "install-rbac-proxy.yaml" => &["mountwarden-agent", "mountwarden-rbac-proxy"],
             _ if file.contains("remedy") => &["mountwarden-agent", "mountwarden-agent-remedy"],
             _ => &["mountwarden-agent"],
         };
