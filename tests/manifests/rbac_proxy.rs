@@ -138,10 +138,30 @@ fn named(file: &str) -> BTreeSet<String> {
     objects(file).iter().map(|object| format!("{} {}", kind(object), name(object))).collect()
 }
 
+fn one(objects: &[Value], wanted: &str, named: &str) -> Value {
+    objects.iter().find(|object| kind(object) == wanted && name(object) == named).unwrap().clone()
+}
+
 /// A kustomization may name directories outside its own only relative to it.
 fn from_to(from: &Path, to: &Path) -> String {
     let up = from.components().filter(|part| matches!(part, Component::Normal(_))).count();
     "../".repeat(up) + to.strip_prefix("/").unwrap().to_str().unwrap()
+}
+
+/// Somebody's own kustomization, which names directories of ours from the root of the repository.
+fn rendered_elsewhere(mut own: Value) -> Vec<Value> {
+    let scratch = tempfile::tempdir().unwrap();
+    let here = scratch.path().canonicalize().unwrap();
+    let root = k8s().parent().unwrap().canonicalize().unwrap();
+    for list in ["resources", "components"] {
+        for directory in own[list].as_array_mut().unwrap() {
+            *directory = from_to(&here, &root.join(directory.as_str().unwrap())).into();
+        }
+    }
+    std::fs::write(here.join("kustomization.yaml"), own.to_string()).unwrap();
+    let objects = parts(&render(&here)).unwrap();
+    all_are_known("somebody's own", &objects);
+    objects
 }
 
 /// What no committed file has: somebody's own kustomization, with rescues.
@@ -150,19 +170,12 @@ fn with_remedies_the_coordinator_is_behind_a_proxy_too() {
     if let Err(reason) = renderer() {
         return skipped(&format!("kubectl renders nothing here ({reason}): not tried together with remedies"));
     }
-    let scratch = tempfile::tempdir().unwrap();
-    let here = scratch.path().canonicalize().unwrap();
-    let ours = |directory: &str| from_to(&here, &k8s().join(directory));
     let own = json!({
-        "resources": [ours("variants/remedy-enforce")],
-        "components": [ours("components/podmonitor"), ours("components/rbac-proxy")],
+        "resources": ["k8s/variants/remedy-enforce"],
+        "components": ["k8s/components/podmonitor", "k8s/components/rbac-proxy"],
     });
-    std::fs::write(here.join("kustomization.yaml"), own.to_string()).unwrap();
-    let objects = parts(&render(&here)).unwrap();
-    all_are_known("remedies behind a proxy", &objects);
-    let object = |wanted: &str, named: &str| {
-        objects.iter().find(|object| kind(object) == wanted && name(object) == named).unwrap().clone()
-    };
+    let objects = rendered_elsewhere(own);
+    let object = |wanted: &str, named: &str| one(&objects, wanted, named);
     let (set, deployment) = (object("DaemonSet", "mountwarden"), object("Deployment", "mountwarden-coordinator"));
     let (agent, _) = behind_a_proxy(&set["spec"]["template"]["spec"]);
     assert_eq!(env(agent, "MOUNTWARDEN_REMEDY_MODE"), "enforce");
@@ -180,4 +193,32 @@ fn with_remedies_the_coordinator_is_behind_a_proxy_too() {
     assert_eq!(bound(&objects, "mountwarden-rbac-proxy"), ["mountwarden-agent"]);
     assert_eq!(object("Service", "mountwarden-coordinator")["spec"]["ports"][0]["targetPort"], "metrics");
     assert_eq!(object("PodMonitor", "mountwarden")["spec"]["podMetricsEndpoints"][0]["scheme"], "https");
+}
+
+#[test]
+fn what_the_readme_shows_of_certificates_and_images_renders() {
+    let page = std::fs::read_to_string(k8s().join("README.md")).unwrap();
+    let shown = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    if let Err(reason) = renderer() {
+        return skipped(&format!(
+            "kubectl renders nothing here ({reason}): the example of k8s/README.md was not tried"
+        ));
+    }
+    let objects = rendered_elsewhere(serde_saphyr::from_str(shown).unwrap());
+    let pod = one(&objects, "DaemonSet", "mountwarden")["spec"]["template"]["spec"].clone();
+    let images: Vec<_> = [0, 1].map(|at| pod["containers"][at]["image"].as_str().unwrap()).into();
+    // The example's version is the one that is in the manifests.
+    let proxy = find(FILE, "DaemonSet", "mountwarden")["spec"]["template"]["spec"]["containers"][1].clone();
+    let wanted = ["mountwarden:0.1.0", proxy["image"].as_str().unwrap()];
+    assert_eq!(images, wanted.map(|image| format!("registry.example.com/{image}")));
+    let proxy = &pod["containers"][1];
+    let mount = proxy["volumeMounts"][0]["mountPath"].as_str().unwrap();
+    for (name, file) in [("tls-cert-file", "tls.crt"), ("tls-private-key-file", "tls.key")] {
+        assert_eq!(flag(proxy, name), Some(format!("{mount}/{file}").as_str()));
+    }
+    let volumes = pod["volumes"].as_array().unwrap();
+    let secret = volumes.iter().find(|volume| volume["name"] == proxy["volumeMounts"][0]["name"]).unwrap();
+    let tls = &one(&objects, "PodMonitor", "mountwarden")["spec"]["podMetricsEndpoints"][0]["tlsConfig"];
+    assert_eq!(tls["ca"]["secret"]["name"], secret["secret"]["secretName"]);
+    assert!(tls.get("insecureSkipVerify").is_none(), "{tls}");
 }
