@@ -94,6 +94,11 @@ impl Core {
         if dead.is_empty() {
             return evict_refused(Guard::HostPath, "");
         }
+        let absent = |id: &&TargetId| self.registry.targets.get(id).is_some_and(|target| target.absent.is_some());
+        if dead.iter().all(absent) {
+            let words = with_detail(Guard::Gate.says(), "the container has no mount there that could be tried anew");
+            return Intent::refused(Guard::Gate.as_str(), words, "Restart the pod yourself: kubectl delete pod.");
+        }
         let gates: Vec<_> = dead.iter().filter_map(|id| self.rescues.status(**id)).collect();
         let Some(open) = gates.iter().find(|gate| gate.open) else {
             let why = gates.first().map_or("no trial mount can be made of it", |gate| gate.words.as_str());
@@ -162,6 +167,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::agent::containers::AbsentMount;
+    use crate::agent::target::Target;
     use crate::config::Config;
     use crate::mounts::filter::Filter;
     use crate::mounts::{Process, View, mountinfo};
@@ -169,11 +176,16 @@ mod tests {
     use crate::probe::Identity;
     use crate::probe::image::Image;
     use crate::probe::pool::{Limits, Pool};
+    use crate::verdict::OnHost;
 
     const UID: &str = "0b2e7d6c-9f0c-4c29-8a40-6d7a1f7e5a11";
 
     /// The plan for a pod that has a lost mount by a volume of this origin, or below it, in its container alone.
     fn planned(origin: VolumeOrigin, volume_of_mount: &str) -> PodPlan {
+        planned_when(origin, volume_of_mount, |_| ())
+    }
+
+    fn planned_when(origin: VolumeOrigin, volume_of_mount: &str, change: impl FnOnce(&mut Target)) -> PodPlan {
         let pool = Pool::new(Image::of_this_binary().unwrap(), Limits { warm: 1, max: 4, per_owner: 4 });
         let mut config = Config::default();
         config.remedy.mode = RemedyMode::DryRun;
@@ -190,6 +202,7 @@ mod tests {
         let id = core.registry.identified(&changes.to_identify[0], Some(&identity), 0.0).unwrap();
         let target = core.registry.targets.get_mut(&id).unwrap();
         target.verdict.state = State::Lost;
+        change(target);
         target.users.listed = vec![MountUser {
             pod_uid: UID.to_owned(),
             volume: volume_of_mount.to_owned(),
@@ -212,5 +225,24 @@ mod tests {
         assert_eq!(below.evict.guard.as_deref(), Some("host_path"), "and what lies mounted below it");
         let of_kubelet = planned(VolumeOrigin::Network { source: "srv:/x".into(), fstype: "nfs".into() }, "files");
         assert_eq!(of_kubelet.evict.guard.as_deref(), Some("gate"), "a fresh mount would be made for it");
+    }
+
+    #[tokio::test]
+    async fn a_mount_that_a_container_lacks_is_not_waited_for() {
+        let network = VolumeOrigin::Network { source: "srv:/x".into(), fstype: "nfs".into() };
+        let plan = planned_when(network, "files", |target| {
+            target.absent = Some(AbsentMount {
+                uid: UID.to_owned(),
+                container_id: None,
+                directory: "pv-files".to_owned(),
+                path: "/data".into(),
+                label: "/data".into(),
+                source: "srv:/x".to_owned(),
+                fstype: "nfs4".to_owned(),
+                what: OnHost::Missing,
+            });
+        });
+        assert_eq!((plan.evict.go, plan.evict.guard.as_deref()), (false, Some("gate")));
+        assert!(plan.evict.advice.contains("kubectl delete pod"), "{plan:?}");
     }
 }
