@@ -218,7 +218,7 @@ fn a_coordinator_without_a_cluster_says_how_to_name_one() {
 }
 
 #[test]
-fn a_coordinator_lists_and_takes_the_settings_that_it_uses() {
+fn a_coordinator_lists_the_settings_that_it_uses_and_takes_the_agents_too() {
     let (_, help, _) = run(&mut mountwarden(&["coordinate", "--help"]));
     let flags: Vec<&str> = help
         .split_whitespace()
@@ -227,12 +227,13 @@ fn a_coordinator_lists_and_takes_the_settings_that_it_uses() {
         .collect();
     let used = ["--config", "--listen", "--listen-ui", "--remedy-mode", "--kubeconfig", "--log-format", "--log-level"];
     assert_eq!(flags, used, "{help}");
-    let (code, _, err) = run(&mut mountwarden(&["coordinate", "--interval", "5s"]));
-    assert!(code == 64 && err.contains("'--interval'"), "{code}: {err}");
+    let (code, _, err) = run(&mut mountwarden(&["coordinate", "--intervall", "5s"]));
+    assert!(code == 64 && err.contains("'--intervall'"), "{code}: {err}");
     // What is the agents' business may be in the file that both are given, and in the environment.
     let shared = file("interval: 20s\nremedy:\n  mode: dry-run\n");
     let mut command =
         mountwarden(&["coordinate", "--kubeconfig", "/nowhere/config", "--config", shared.path().to_str().unwrap()]);
+    command.args(["--node-name", "n0"]);
     let (code, _, err) = run(command.env("MOUNTWARDEN_PROC_ROOT", "/host/proc"));
     assert!(code == 1 && err.contains("/nowhere/config"), "{code}: {err}");
 }

@@ -14,6 +14,7 @@ impl Choice for Used {
     const NAMES: &'static [&'static str] =
         &["listen", "listen_ui", "remedy.mode", "kubernetes.kubeconfig", "log.format", "log.level"];
     const HEADING: Option<&'static str> = Some(HEADING);
+    const TAKES_ALL: bool = true;
 }
 
 /// The coordinator.

@@ -35,12 +35,18 @@ impl Settings {
     }
 }
 
-/// Which settings a command takes as flags. What it does not use is no flag of it: a flag that does nothing misleads.
+/// Which settings a command has as flags. What it does not use is not listed: a flag that does nothing misleads.
 pub(super) trait Choice {
     /// Names of the settings, as in [`KEYS`]; each has a flag.
     const NAMES: &'static [&'static str];
     /// What stands above them in `--help`.
     const HEADING: Option<&'static str> = None;
+    /// The agent's other flags are taken too, and not listed: one command line may serve both.
+    const TAKES_ALL: bool = false;
+}
+
+fn takes<C: Choice>(key: &Key) -> bool {
+    C::TAKES_ALL || C::NAMES.contains(&key.name)
 }
 
 /// `--config` and the settings of a [`Choice`]. The file and the environment may set the others too: they are shared.
@@ -150,7 +156,9 @@ impl FromArgMatches for Settings {
 
 impl<C: Choice> Args for Chosen<C> {
     fn augment_args(command: Command) -> Command {
-        augment(command, |key| C::NAMES.contains(&key.name), C::HEADING)
+        let command = augment(command, takes::<C>, C::HEADING);
+        let unused = flagged(|key| takes::<C>(key) && !C::NAMES.contains(&key.name));
+        unused.fold(command, |command, (_, flag)| command.mut_arg(flag.name, |arg| arg.hide(true)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -164,7 +172,7 @@ impl<C: Choice> FromArgMatches for Chosen<C> {
     }
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        Ok(Chosen(read(matches, |key| C::NAMES.contains(&key.name)), PhantomData))
+        Ok(Chosen(read(matches, takes::<C>), PhantomData))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -208,15 +208,7 @@ fn agent(cluster: &Cluster, config: &str) -> Result<Child> {
 fn coordinator() -> Result<Child> {
     let log = File::create("/run/out/coordinator.log")?;
     let mut command = Command::new(AGENT);
-    command.args([
-        "coordinate",
-        "--config",
-        "/run/config/config.yaml",
-        "--node-name",
-        NODE,
-        "--kubeconfig",
-        "/run/kubeconfig",
-    ]);
+    command.args(["coordinate", "--config", "/run/config/config.yaml", "--kubeconfig", "/run/kubeconfig"]);
     command.args(["--listen", "127.0.0.1:12051", "--listen-ui", "127.0.0.1:12052"]);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
     command.spawn().context("start the coordinator")
