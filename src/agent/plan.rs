@@ -8,7 +8,7 @@ use super::unstick::is_dead;
 use crate::config::RemedyMode;
 use crate::coordinator::guard::Guard;
 use crate::mounts::octal;
-use crate::pods::names::VolumeOrigin;
+use crate::pods::names::VolumeName;
 use crate::probe::schedule::TargetId;
 use crate::remedy::guards::with_detail;
 use crate::remedy::unstick;
@@ -71,7 +71,7 @@ impl Core {
         let (Some(target), pod) = (self.registry.targets.get(&id), self.names.pod(uid)) else { return false };
         let of_node = |user: &MountUser| {
             let volume = pod.and_then(|pod| pod.volume(&user.volume).or_else(|| pod.volume_in(&user.volume)));
-            volume.is_some_and(|volume| matches!(volume.origin, Some(VolumeOrigin::HostPath(_) | VolumeOrigin::Local)))
+            volume.is_some_and(VolumeName::is_of_the_node)
         };
         let mut users = target.users.listed.iter().filter(|user| user.pod_uid == uid && !user.volume.is_empty());
         users.any(|user| !of_node(user))
@@ -172,7 +172,7 @@ mod tests {
     use crate::config::Config;
     use crate::mounts::filter::Filter;
     use crate::mounts::{Process, View, mountinfo};
-    use crate::pods::names::{PodName, PodNames, VolumeName};
+    use crate::pods::names::{PodName, PodNames, VolumeOrigin};
     use crate::probe::Identity;
     use crate::probe::image::Image;
     use crate::probe::pool::{Limits, Pool};

@@ -3,7 +3,7 @@
 
 use super::node_mounts::RescueRequest;
 use super::{text, uses};
-use crate::pods::names::{PodNames, VolumeOrigin};
+use crate::pods::names::{PodNames, VolumeName};
 use crate::snapshot::rfc3339 as time;
 use crate::snapshot::{MountStatus, Snapshot};
 use crate::verdict::State;
@@ -24,9 +24,7 @@ pub(super) fn of(snapshot: &Snapshot, names: &PodNames) -> Vec<RescueRequest> {
             let Some(pod) = names.pod(&place.uid).filter(|pod| !pod.terminating) else { continue };
             let named = pod.volume_in(&place.directory);
             // The kubelet mounts no directory of the node: a new pod would get just what the host has there.
-            if named
-                .is_some_and(|volume| matches!(volume.origin, Some(VolumeOrigin::HostPath(_) | VolumeOrigin::Local)))
-            {
+            if named.is_some_and(VolumeName::is_of_the_node) {
                 continue;
             }
             let volume = named.map_or(&place.directory, |volume| &volume.volume);
@@ -58,7 +56,7 @@ fn is_dead(mount: &MountStatus) -> bool {
 mod tests {
     use super::*;
     use crate::cluster::node_mounts::{GateReport, GateRoot};
-    use crate::pods::names::{PodName, VolumeName};
+    use crate::pods::names::{PodName, VolumeOrigin};
     use crate::snapshot::{GateStatus, MountUser};
     use std::collections::HashMap;
 

@@ -106,6 +106,14 @@ pub struct VolumeName {
     pub held: Option<String>,
 }
 
+impl VolumeName {
+    /// It lies on the node itself: a new pod would get just what the node has there.
+    #[must_use]
+    pub fn is_of_the_node(&self) -> bool {
+        matches!(self.origin, Some(VolumeOrigin::HostPath(_) | VolumeOrigin::Local))
+    }
+}
+
 /// Where a volume comes from, by its specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VolumeOrigin {
