@@ -181,7 +181,7 @@ pub struct Space {
 pub struct Sentinel {
     /// Its name: bytes, not text.
     pub name: Vec<u8>,
-    /// What tells it from another file of that name ([`steps::mark`]).
+    /// What tells it from another file of that name ([`steps::forced_mark`]).
     pub mark: Vec<u8>,
 }
 

@@ -331,10 +331,7 @@ impl Run<'_> {
         self.report.seq = Some(record.seq);
         let back = self.step(Step::CanaryVerify, || opened.read_back(directory, id))?;
         self.report.written = Some(self.step(Step::CanaryVerify, || opened.written())?);
-        self.report.directory = Some(self.step(Step::CanaryVerify, || {
-            let attributes = steps::force(directory)?;
-            Ok(steps::mark(directory, attributes))
-        })?);
+        self.report.directory = Some(self.step(Step::CanaryVerify, || steps::forced_mark(directory))?);
         self.must(Step::CanaryRoom, directory, || opened.take_room())?;
         self.step(Step::CanaryClose, || {
             drop(opened);

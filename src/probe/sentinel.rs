@@ -81,8 +81,7 @@ fn examine(root: BorrowedFd<'_>, dev: Dev, name: &[u8]) -> Result<Option<Vec<u8>
     if set.intersects(crossing) || (seen.stx_dev_major, seen.stx_dev_minor) != (dev.major, dev.minor) {
         return Ok(None);
     }
-    let attributes = steps::force(entry.as_fd())?;
-    Ok(Some(steps::mark(entry.as_fd(), attributes)))
+    Ok(Some(steps::forced_mark(entry.as_fd())?))
 }
 
 /// Looks at one sentinel: is the same file still there?
@@ -101,9 +100,7 @@ pub fn check(root: BorrowedFd<'_>, sentinel: &Sentinel) -> SentinelCheck {
     SentinelCheck { fate, errno, micros }
 }
 
-/// The mark is taken after the forced statx: that revalidates the entry, so a stale one cannot pass for the old file.
 fn look(root: BorrowedFd<'_>, sentinel: &Sentinel) -> Result<bool, Errno> {
     let entry = steps::open_entry(root, &sentinel.name)?;
-    let attributes = steps::force(entry.as_fd())?;
-    Ok(steps::mark(entry.as_fd(), attributes) == sentinel.mark)
+    Ok(steps::forced_mark(entry.as_fd())? == sentinel.mark)
 }

@@ -142,9 +142,19 @@ pub fn handle(file: BorrowedFd<'_>) -> Option<Vec<u8>> {
 ///
 /// The NFS client has handles on v3 and from v4.1 on, not on v4.0 (`nfs_fill_super` sets `s_export_op` for those only;
 /// measured). Inode numbers repeat on fresh filesystems, so without handles another file may pass for the old one.
-#[must_use]
-pub fn mark(file: BorrowedFd<'_>, attributes: RootAttributes) -> Vec<u8> {
+fn mark(file: BorrowedFd<'_>, attributes: RootAttributes) -> Vec<u8> {
     handle(file).unwrap_or_else(|| attributes.ino.to_be_bytes().to_vec())
+}
+
+/// The mark of a file as the server has it now.
+///
+/// It is taken after the forced statx: that revalidates the entry, so a stale one cannot pass for the old file.
+///
+/// # Errors
+/// What statx(2) says.
+pub fn forced_mark(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    let attributes = force(file)?;
+    Ok(mark(file, attributes))
 }
 
 /// Opens an entry of a directory `O_PATH` without following it and without triggering an automount.
