@@ -237,8 +237,7 @@ impl Core {
             Observation::Report(before) => fits(before, slow),
             _ => false,
         });
-        let stray =
-            self.canaries.home.as_ref().is_some_and(|home| home.strays.iter().any(|stray| stray.dev == target.dev));
+        let stray = self.canaries.home.as_ref().is_some_and(|home| home.stray_on(target.dev).is_some());
         let hung = target.memory.state == State::Hung && !read;
         if !hung || stray || self.one_pass || !fits(report, slow) || self.canary_member(target).is_none() {
             return false;
@@ -271,7 +270,7 @@ impl Core {
         let Some(member) = self.canary_member(target).cloned() else { return false };
         let Some(home) = &self.canaries.home else { return false };
         let dev = target.dev;
-        if let Some(stray) = home.strays.iter().find(|stray| stray.dev == dev) {
+        if let Some(stray) = home.stray_on(dev) {
             // One that began just now may come back yet.
             let stuck = stray.stuck_millis.filter(|age| u128::from(*age) >= self.config.timeout.as_millis());
             self.canary_waits(id, stuck);
@@ -342,7 +341,7 @@ impl Core {
             sample: if self.one_pass { 0 } else { SAMPLE },
             cursor: known.map_or(0, |canary| canary.cursor),
             ask: known.map(|canary| canary.peers.to_ask(SAMPLE)).unwrap_or_default(),
-            users,
+            users: if look { users } else { Vec::new() },
             entries: look,
             cgroup: CgroupSpec { proc_root: self.proc_root_bytes(), run: self.canaries.run.clone(), dev: target.dev },
         }
@@ -548,15 +547,15 @@ impl Core {
             _ => None,
         };
         canary.seq = report.seq.unwrap_or(canary.seq);
-        let missing = report.failure().is_some_and(|step| matches!(step.errno, Some(libc::ENOENT | libc::ESTALE)));
-        match report.end {
-            CanaryEnd::Good | CanaryEnd::Late => canary.written_to = report.directory,
-            // It took its directory away itself, or it is somebody else's matter what stands there.
-            CanaryEnd::Skipped(Skip::EmptyRoot) | CanaryEnd::Refused(_) => {
-                (canary.directory, canary.written_to) = (None, None);
-            }
-            CanaryEnd::Failed if missing => (canary.directory, canary.written_to) = (None, None),
-            _ => {}
+        // It took its directory away itself, it is somebody else's matter what stands there, or nothing does.
+        let forgotten = match report.end {
+            CanaryEnd::Skipped(Skip::EmptyRoot) | CanaryEnd::Refused(_) => true,
+            _ => report.failure().is_some_and(|step| matches!(step.errno, Some(libc::ENOENT | libc::ESTALE))),
+        };
+        if forgotten {
+            (canary.directory, canary.written_to) = (None, None);
+        } else if matches!(report.end, CanaryEnd::Good | CanaryEnd::Late) {
+            canary.written_to = report.directory;
         }
         if report.entries.is_some() {
             (canary.entries_at, canary.entries, canary.entries_for) = (Some(now), report.entries, users);

@@ -65,6 +65,14 @@ pub struct Home {
     pub strays: Vec<Stray>,
 }
 
+impl Home {
+    /// What an earlier agent left on this superblock.
+    #[must_use]
+    pub fn stray_on(&self, dev: Dev) -> Option<&Stray> {
+        self.strays.iter().find(|stray| stray.dev == dev)
+    }
+}
+
 /// Workers of an earlier agent on one superblock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stray {
